@@ -1,0 +1,1 @@
+"""The domain of ClickPost: values and decisions; `store/` alone speaks SQL."""

@@ -1,0 +1,182 @@
+"""All errors of ClickPost on one page; the class says who acts next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class ClickPostError(Exception):
+    """The root of what ClickPost raises on purpose.
+
+    Messages never hold content, tokens, names or addresses: they are stored.
+    """
+
+    #: Who has to act next, in the words that reports and tables use.
+    who_acts: str = "a developer"
+
+
+class PolicyError(ClickPostError):
+    """A policy file is wrong, or code and policy disagree."""
+
+    who_acts = "the policy's author"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One broken rule: which field, what the rule allows, what was found."""
+
+    field: str
+    limit: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: allowed {self.limit}, found {self.found}"
+
+
+class ContentRejected(ClickPostError):
+    """The content breaks a rule of the platform; `faults` names each."""
+
+    who_acts = "the writer"
+
+    def __init__(self, subject: str, faults: tuple[Fault, ...] = ()) -> None:
+        super().__init__(subject, faults)
+        self.subject = subject
+        self.faults = faults
+
+    def __str__(self) -> str:
+        if not self.faults:
+            return self.subject
+        return f"{self.subject}: " + "; ".join(str(fault) for fault in self.faults)
+
+
+class GuardTripped(ClickPostError):
+    """A run would touch more than its policy allows."""
+
+    who_acts = "an operator"
+
+
+class Unavailable(ClickPostError):
+    """A part of our own house is missing, taken or broken; the message says what to do."""
+
+    who_acts = "an operator"
+
+
+class InvalidInput(ClickPostError):
+    """What somebody typed or wrote in a file is wrong; the message names the place."""
+
+    who_acts = "whoever gave the input"
+
+
+class Conflict(ClickPostError):
+    """A row is not in the state that the change asked for; somebody else was faster."""
+
+    who_acts = "nobody"
+
+
+class PlatformError(ClickPostError):
+    """What a platform answered: `message` says method, path and status.
+
+    `detail` is the platform's own sentence, redacted; it goes into the attempt's row in our
+    database, never into `str(error)`, which Prefect may store.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        detail: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.field = field
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.message, dict(self.__dict__))
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def _rebuild(kind: type[PlatformError], message: str, state: dict[str, object]) -> PlatformError:
+    error = kind.__new__(kind)
+    error.args = (message,)
+    error.__dict__.update(state)
+    return error
+
+
+class Transient(PlatformError):
+    """Nothing happened; the call may be made again."""
+
+    who_acts = "nobody"
+
+
+class RateLimited(PlatformError):
+    """We are too fast; again after `retry_after` seconds."""
+
+    who_acts = "nobody"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float,
+        status: int | None = None,
+        code: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        super().__init__(message, status=status, code=code, detail=detail)
+        self.retry_after = retry_after
+
+
+class OutcomeUnknown(PlatformError):
+    """It may have happened; look first, never send again blindly."""
+
+    who_acts = "nobody yet"
+
+
+class TokenExpired(PlatformError):
+    """The access token ran out and nothing happened; refresh it once, then call again."""
+
+    who_acts = "nobody"
+
+
+class Reauthorize(PlatformError):
+    """The grant is gone or too narrow."""
+
+    who_acts = "the account's owner"
+
+
+class PlatformRejected(PlatformError):
+    """The platform itself refused the content, in its own words."""
+
+    who_acts = "the writer"
+
+
+class PrepareAgain(PlatformError):
+    """An upload or reservation is gone; nothing was published, prepare it anew."""
+
+    who_acts = "nobody"
+
+
+class NotReady(PlatformError):
+    """The platform still works on what was prepared; nothing was published."""
+
+    who_acts = "nobody"
+
+
+class NotFound(PlatformError):
+    """The thing asked for is not there (or no longer)."""
+
+    who_acts = "nobody"
+
+
+class UnexpectedResponse(PlatformError):
+    """The platform broke its own word."""
+
+    who_acts = "a developer"

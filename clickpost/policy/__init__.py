@@ -1,0 +1,1 @@
+"""Policies: their shape, how they are read, what is wrong with them."""

@@ -1,0 +1,302 @@
+"""The closed shape of platform policies: every key has a meaning, every section a source."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import AnyUrl, BaseModel, ConfigDict, Field
+
+from clickpost.policy.units import Bytes, Rate, Span
+
+
+class Closed(BaseModel):
+    """A mapping whose keys are all known; an unknown one is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sourced(Closed):
+    """A section of facts, with who says so and when somebody looked."""
+
+    source: AnyUrl = Field(description="The page that states these facts.")
+    checked: date = Field(description="The day somebody looked at the source.")
+    confirmed: bool = Field(
+        True, description="False where only observation or an older text supports the facts."
+    )
+    note: str | None = Field(None, description="What a reader should know beside the numbers.")
+
+
+class Within(Closed):
+    """A range, both ends allowed; an absent end is open."""
+
+    min: float | None = Field(None, description="Lowest value allowed.")
+    max: float | None = Field(None, description="Highest value allowed.")
+
+
+class Lasts(Closed):
+    """A range of durations, both ends allowed."""
+
+    min: Span | None = Field(None, description="Shortest, e.g. 3 s.")
+    max: Span | None = Field(None, description="Longest, e.g. 15 min.")
+
+
+Count = Literal["graphemes", "code_points", "utf16", "bytes", "mastodon", "x_weighted"]
+
+
+class Api(Sourced):
+    """The API that the connector speaks."""
+
+    version: str = Field(description="Version in use, as the platform names it.")
+    sunset: date | None = Field(
+        None, description="Day the version stops; null while not announced."
+    )
+    base: AnyUrl | None = Field(
+        None, description="Default address; null where every server is its own platform."
+    )
+    endpoints: dict[str, AnyUrl] = Field(
+        default_factory=dict, description="Further addresses by name (token, upload, video, …)."
+    )
+
+
+class Credential(Closed):
+    """One value that `clickpost connect` asks for."""
+
+    why: str = Field(description="What it is, and where its owner finds it.")
+    secret: bool = Field(True, description="False for an id that may be shown.")
+    required: bool = Field(True, description="False where the connector can do without.")
+    aliases: list[str] = Field(default_factory=list, description="Other names people use for it.")
+
+
+class TextRules(Sourced):
+    """How long a text may be, and how this platform counts."""
+
+    limit: int | None = Field(None, description="Most units of `count`; null for no limit.")
+    count: Count = Field("graphemes", description="The unit in which the platform counts.")
+    bytes: int | None = Field(None, description="Most UTF-8 bytes, beside `limit`.")
+    links: int | None = Field(None, description="What every http(s) link counts; null: as written.")
+    required: bool = Field(False, description="True where a post without it is refused.")
+    forbidden: str = Field("", description="Characters that may not appear.")
+    hashtags: int | None = Field(None, description="Most hashtags.")
+    mentions: int | None = Field(None, description="Most @mentions.")
+
+
+class TagRules(Sourced):
+    """Tags that are sent beside the text."""
+
+    total: int | None = Field(None, description="Most characters of all tags together.")
+    max: int | None = Field(None, description="Most tags.")
+    each: int | None = Field(None, description="Most characters of one tag.")
+    quoting: bool = Field(
+        False, description="True where a tag with a space counts two quotes more."
+    )
+
+
+ImageFormat = Literal["jpeg", "png", "webp", "gif", "heic", "avif"]
+
+
+class ImageRules(Sourced):
+    """What the platform accepts as an image."""
+
+    max: int = Field(description="Most images in one post; 0 for none.")
+    bytes: Bytes | None = Field(None, description="Largest file.")
+    formats: list[ImageFormat] = Field(description="Formats accepted, the best one first.")
+    pixels: int | None = Field(None, description="Most pixels, width times height.")
+    width: Within = Field(default_factory=Within, description="Width in pixels.")
+    height: Within = Field(default_factory=Within, description="Height in pixels.")
+    edge: int | None = Field(None, description="Longest edge in pixels.")
+    aspect: Within = Field(default_factory=Within, description="Width divided by height.")
+    colour: Literal["any", "srgb"] = Field("any", description="Colour space that must be used.")
+    animated: bool = Field(False, description="True where an animated image stays animated.")
+
+
+class VideoRules(Sourced):
+    """What the platform accepts as a video."""
+
+    max: int = Field(description="Most videos in one post; 0 for none.")
+    bytes: Bytes | None = Field(None, description="Largest file.")
+    containers: list[Literal["mp4", "mov", "webm", "mkv", "avi", "mpeg"]] = Field(
+        description="Containers accepted, the best one first."
+    )
+    codecs: list[Literal["h264", "hevc", "vp9", "vp8", "av1", "mpeg4", "prores"]] = Field(
+        description="Video codecs accepted, the best one first."
+    )
+    audio: list[Literal["aac", "opus", "vorbis", "mp3", "ac3", "pcm", "flac"]] = Field(
+        description="Audio codecs accepted, the best one first."
+    )
+    audio_rate: int | None = Field(None, description="Highest audio sample rate in hertz.")
+    audio_channels: int | None = Field(None, description="Most audio channels.")
+    audio_bitrate: Rate | None = Field(None, description="Highest audio bitrate.")
+    bitrate: Rate | None = Field(None, description="Highest video bitrate.")
+    fps: Within = Field(default_factory=Within, description="Frames a second.")
+    frames: int | None = Field(None, description="Most frames.")
+    pixels: int | None = Field(None, description="Most pixels, width times height.")
+    width: Within = Field(default_factory=Within, description="Width in pixels.")
+    height: Within = Field(default_factory=Within, description="Height in pixels.")
+    aspect: Within = Field(default_factory=Within, description="Width divided by height.")
+    lasts: Lasts = Field(default_factory=Lasts, description="Duration.")
+    chroma: list[Literal["420", "422", "444"]] = Field(
+        ["420"], description="Chroma subsampling accepted."
+    )
+    bit_depth: int = Field(8, description="Most bits a colour sample.")
+    hdr: bool = Field(False, description="True where high dynamic range is taken as it is.")
+    progressive: bool = Field(False, description="True where interlaced video is refused.")
+    closed_gop: bool = Field(False, description="True where groups of pictures must be closed.")
+    moov_in_front: bool = Field(False, description="True where the index must lead the file.")
+    edit_lists: bool = Field(True, description="False where edit lists are refused.")
+
+
+class AlbumRules(Sourced):
+    """What several media in one post may be."""
+
+    min: int = Field(2, description="Fewest media that make an album.")
+    max: int = Field(description="Most media in one post.")
+    mixed: bool = Field(False, description="True where images and videos may stand together.")
+    video: VideoRules | None = Field(None, description="Rules for a video in an album, if others.")
+
+
+class MediaRules(Sourced):
+    """What a post must or may carry."""
+
+    required: Literal["none", "any", "video"] = Field("none", description="What must be there.")
+    pulled: bool = Field(False, description="True where the platform fetches images from a URL.")
+    polls: bool = Field(False, description="True where uploads are processed before the send.")
+
+
+class AltRules(Sourced):
+    """The description of an image for those who do not see it."""
+
+    limit: int | None = Field(None, description="Most units of `count`; null for no limit.")
+    count: Count = Field("code_points", description="The unit in which the platform counts.")
+    on: list[Literal["image", "video"]] = Field(
+        ["image"],
+        description="Which media carry it; empty where the platform has none.",
+    )
+
+
+class ThreadRules(Sourced):
+    """Whether posts can answer one another."""
+
+    supported: bool = Field(description="True where a long text may become a thread.")
+
+
+class Budget(Sourced):
+    """How many calls or posts fit in a window."""
+
+    per: Literal["account", "app", "address"] = Field(description="Who shares the budget.")
+    what: Literal["posts", "requests", "uploads", "containers", "units", "points"] = Field(
+        description="What is counted."
+    )
+    total: int = Field(description="How many.")
+    window: Span = Field(description="In how long, e.g. 3 h.")
+
+
+class Unknown(Sourced):
+    """How a lost outcome is settled."""
+
+    find: Literal["by_key", "by_record", "by_ticket", "by_feed", "ask"] = Field(
+        description="Where to look."
+    )
+    key_lives: Span | None = Field(None, description="How long a repeated key is recognised.")
+    settle: Span = Field(description="How long to wait before an absence counts as proof.")
+
+
+class PreparedRules(Sourced):
+    """How long uploads and reservations last."""
+
+    lives: Span = Field(description="After this a prepared post is prepared anew.")
+
+
+class Processing(Sourced):
+    """How to ask how far the platform has come."""
+
+    poll: Span = Field(description="Time between two questions.")
+    give_up: Span = Field(description="After this an operator is told.")
+
+
+Meaning = Literal[
+    "transient",
+    "rate_limited",
+    "quota",
+    "expired",
+    "revoked",
+    "scope",
+    "account",
+    "rejected",
+    "ambiguous",
+    "missing",
+    "prepare_again",
+    "not_ready",
+    "developer",
+]
+
+
+class ErrorRule(Closed):
+    """One answer of the platform, and what it means to us. All given keys must match."""
+
+    status: int | None = Field(None, description="HTTP status.")
+    code: str | None = Field(None, description="The platform's own name or number of the error.")
+    subcode: str | None = Field(None, description="A second, finer code, where it has one.")
+    contains: str | None = Field(None, description="A piece of the platform's message.")
+    step: str | None = Field(None, description="Only in this step (publish, prepare, refresh, …).")
+    means: Meaning = Field(description="Which of our classes it is.")
+    retry_after: Span | None = Field(None, description="Wait, where the answer names no time.")
+    field: str | None = Field(None, description="The field of the post that is at fault.")
+
+
+class Errors(Sourced):
+    """What the platform's error answers mean; the first rule that matches wins."""
+
+    rules: list[ErrorRule] = Field(description="From the most special to the most general.")
+
+
+class Duty(Sourced):
+    """What the platform demands we do with data, and how fast."""
+
+    on: Literal["account_deleted", "disconnected", "revoked", "user_request", "age"] = Field(
+        description="What starts the clock."
+    )
+    delete: Literal["origin_data", "tokens", "all"] = Field(description="What has to go.")
+    within: Span | None = Field(None, description="In how long; null for `without delay`.")
+
+
+class PlatformPolicy(Closed):
+    """Everything that ClickPost knows about a platform and that is not code."""
+
+    kind: Literal["platform"] = Field(description="What this file is.")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="The platform's name in commands.")
+    title: str = Field(description="The platform's name for people.")
+    api: Api = Field(description="The API that the connector speaks.")
+    capabilities: list[str] = Field(description="What the connector can do; checked against it.")
+    credentials: dict[str, Credential] = Field(description="What `connect` asks for.")
+    scopes: dict[str, str] = Field(description="Permissions to ask for, each with its purpose.")
+    text: TextRules = Field(description="The post's text (caption, description).")
+    title_rules: TextRules | None = Field(
+        None, alias="heading", description="The post's title, where the platform has one."
+    )
+    tags: TagRules | None = Field(None, description="Tags that are sent beside the text.")
+    spoiler: bool = Field(False, description="True where a content warning counts with the text.")
+    visibility: list[Literal["public", "unlisted", "private", "direct"]] = Field(
+        ["public"],
+        description="Who may see a post.",
+    )
+    media: MediaRules = Field(description="What a post must or may carry.")
+    images: ImageRules = Field(description="What is accepted as an image.")
+    video: VideoRules = Field(description="What is accepted as a video.")
+    album: AlbumRules | None = Field(None, description="What several media may be.")
+    alt: AltRules = Field(description="Descriptions of media.")
+    thread: ThreadRules = Field(description="Whether posts can answer one another.")
+    budget: list[Budget] = Field(description="How much may be sent.")
+    cost: Annotated[str, Field(description="What a post costs, in words.")] = "free"
+    unknown: Unknown = Field(description="How a lost outcome is settled.")
+    prepared: PreparedRules = Field(description="How long uploads last.")
+    processing: Processing = Field(description="How to ask how far the platform has come.")
+    errors: Errors = Field(description="What its error answers mean.")
+    duties: list[Duty] = Field(description="What it demands we do with data.")
+    terms: str | None = Field(None, description="Terms that an operator should know of.")
+
+    def video_rules(self, items: int) -> VideoRules:
+        """Return the rules for a video among `items` media of one post."""
+        if items > 1 and self.album is not None and self.album.video is not None:
+            return self.album.video
+        return self.video

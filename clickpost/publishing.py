@@ -1,0 +1,221 @@
+"""Decides what a target gets, when it may go, and what follows an attempt; it does nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from clickpost.contract import Message, Pending, Receipt
+from clickpost.delivery import State
+from clickpost.draft import Enclosed, Late, Wish
+from clickpost.errors import (
+    ClickPostError,
+    ContentRejected,
+    Fault,
+    NotReady,
+    OutcomeUnknown,
+    PlatformError,
+    PlatformRejected,
+    PrepareAgain,
+    RateLimited,
+    Reauthorize,
+    TokenExpired,
+    Transient,
+)
+from clickpost.policy.shape import PlatformPolicy
+
+#: A send is tried this often in one go; then somebody has to look.
+MOST_ATTEMPTS = 6
+#: A wait longer than this ends the run; a scheduled run takes it up again.
+LONGEST_WAIT = timedelta(seconds=90)
+#: How late a delivery may be before its `late` policy decides.
+GRACE = timedelta(minutes=5)
+
+
+def choose_media(wish: Wish, policy: PlatformPolicy) -> tuple[tuple[Enclosed, ...], list[str]]:
+    """Return the media that the platform can take, and a note for each that it cannot.
+
+    Where kinds cannot be mixed, the kind of the first acceptable file stays. Raises
+    ContentRejected where the wish says `media_fit: refuse` or where nothing that is required
+    is left.
+    """
+    faults: list[Fault] = []
+    notes: list[str] = []
+    kept: list[Enclosed] = []
+    most = {"image": policy.images.max, "video": policy.video.max}
+    mixed = policy.album is not None and policy.album.mixed
+    total = policy.album.max if policy.album else max(most.values())
+    for item in wish.media:
+        fault = _no_room(item, kept, most, mixed=mixed, total=total)
+        if fault is None:
+            kept.append(item)
+        else:
+            faults.append(fault)
+            notes.append(f"left out {item.file}: {policy.title} {fault.limit}")
+    if faults and wish.media_fit == "refuse":
+        raise ContentRejected(policy.name, tuple(faults))
+    if missing := _missing(kept, policy):
+        raise ContentRejected(policy.name, (missing,))
+    return tuple(kept), notes
+
+
+def _no_room(
+    item: Enclosed, kept: Sequence[Enclosed], most: dict[str, int], *, mixed: bool, total: int
+) -> Fault | None:
+    if most[item.kind] == 0:
+        return Fault("media", f"takes no {item.kind}s", f"a {item.kind}")
+    if kept and not mixed and kept[0].kind != item.kind:
+        return Fault("media", "takes images or a video, not both", "both")
+    same = sum(1 for other in kept if other.kind == item.kind)
+    limit = total if mixed else most[item.kind]
+    if (same if not mixed else len(kept)) >= limit:
+        noun = "files" if mixed else f"{item.kind}s"
+        return Fault("media", f"takes at most {limit} {noun}", f"{limit + 1} or more")
+    return None
+
+
+def _missing(kept: Sequence[Enclosed], policy: PlatformPolicy) -> Fault | None:
+    required = policy.media.required
+    if required == "any" and not kept:
+        return Fault("media", "at least 1 image or video", "none")
+    if required == "video" and not any(item.kind == "video" for item in kept):
+        return Fault("media", "exactly 1 video", "none")
+    return None
+
+
+def content_hash(parts: Sequence[dict[str, Any]]) -> str:
+    """Return the SHA-256 of what a target gets, in canonical JSON."""
+    canonical = json.dumps(list(parts), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def as_json(message: Message, rendition_ids: Sequence[str]) -> dict[str, Any]:
+    """Return `message` as it is stored: media by rendition id and description."""
+    return {
+        "text": message.text,
+        "title": message.title,
+        "language": message.language,
+        "visibility": message.visibility,
+        "sensitive": message.sensitive,
+        "spoiler": message.spoiler,
+        "tags": list(message.tags),
+        "options": dict(message.options),
+        "media": [
+            {"rendition_id": one, "alt": file.alt}
+            for one, file in zip(rendition_ids, message.media, strict=True)
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Go:
+    """The delivery may be sent now."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Not yet: again at `until`."""
+
+    until: datetime
+
+
+@dataclass(frozen=True)
+class TooLate:
+    """Its moment has passed: it becomes `state`, because of `reason`."""
+
+    state: State
+    reason: str
+
+
+def timing(
+    due_at: datetime | None, not_before: datetime | None, late: Late, now: datetime
+) -> Go | Wait | TooLate:
+    """Say whether a delivery goes now, waits, or came too late for its `late` policy."""
+    start = max((moment for moment in (due_at, not_before) if moment), default=now)
+    if start > now:
+        return Wait(start)
+    if due_at is None or now - due_at <= GRACE or late == "publish":
+        return Go()
+    minutes = int((now - due_at).total_seconds() // 60)
+    if late == "skip":
+        return TooLate(State.MISSED, f"{minutes} min late; its policy says skip")
+    return TooLate(State.HELD, f"{minutes} min late; its policy says ask")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an attempt came to: the row's next state, and who must act with which reason."""
+
+    name: str
+    state: State
+    reason: str | None = None
+    who_acts: str | None = None
+    wait: float = 0.0
+    again: bool = False
+
+
+def verdict_of(outcome: Receipt | Pending | BaseException, attempts: int) -> Verdict:
+    """Judge one send. `attempts` counts this one; again means: nothing happened, it may go again.
+
+    An exception of any class that we do not know leaves the outcome unknown: only what is proven
+    not to have happened may be sent again.
+    """
+    match outcome:
+        case Receipt():
+            return Verdict("live", State.LIVE)
+        case Pending():
+            return Verdict("processing", State.PROCESSING, wait=outcome.again_in)
+        case RateLimited():
+            return _again("rate_limited", outcome, attempts, outcome.retry_after)
+        case TokenExpired():
+            return _again("expired", outcome, attempts, 0.0)
+        case PrepareAgain():
+            return _again("prepare_again", outcome, attempts, 0.0)
+        case NotReady():
+            return _again("not_ready", outcome, attempts, backoff(attempts))
+        case Transient():
+            return _again("transient", outcome, attempts, backoff(attempts))
+        case OutcomeUnknown():
+            return Verdict("unknown", State.UNKNOWN, str(outcome), outcome.who_acts)
+        case Reauthorize():
+            return Verdict("reauthorize", State.HELD, _reason(outcome), outcome.who_acts)
+        case PlatformRejected():
+            return Verdict("rejected", State.FAILED, _reason(outcome), outcome.who_acts)
+        case PlatformError():
+            return Verdict("unexpected", State.FAILED, _reason(outcome), outcome.who_acts)
+        case ClickPostError():
+            return Verdict("refused", State.FAILED, str(outcome), outcome.who_acts)
+        case BaseException():
+            return Verdict("unknown", State.UNKNOWN, type(outcome).__name__, "nobody yet")
+
+
+def _again(name: str, error: PlatformError, attempts: int, wait: float) -> Verdict:
+    if attempts >= MOST_ATTEMPTS:
+        reason = f"{_reason(error)} ({attempts} attempts)"
+        return Verdict(name, State.FAILED, reason, "an operator")
+    return Verdict(name, State.READY, _reason(error), error.who_acts, wait=wait, again=True)
+
+
+def _reason(error: PlatformError) -> str:
+    """Return the error's words with the platform's own, redacted, for our own database."""
+    field = f"{error.field}: " if error.field else ""
+    return f"{field}{error}" + (f": {error.detail}" if error.detail else "")
+
+
+def backoff(attempts: int) -> float:
+    """Return the seconds before attempt `attempts + 1`: 1, 2, 4, … 60."""
+    return float(min(60, 2 ** max(attempts - 1, 0)))
+
+
+def said(counts: dict[State, int]) -> str:
+    """Return the sentence that ends a run: how many deliveries are where."""
+    if not counts:
+        return "nothing to do"
+    words = {State.UNKNOWN: "with unknown outcome", State.READY: "waiting"}
+    return ", ".join(
+        f"{counts[state]} {words.get(state, state.value)}" for state in State if counts.get(state)
+    )

@@ -1,0 +1,62 @@
+"""Typed settings, each with a sentence; secrets have no default."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import platformdirs
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def _default_home() -> Path:
+    """Return the state directory: inside a clone its own `.clickpost`, else the user's data dir."""
+    if (PROJECT / "pyproject.toml").is_file():
+        return PROJECT / ".clickpost"
+    return Path(platformdirs.user_data_dir("clickpost"))
+
+
+class Settings(BaseSettings):
+    """Where things are. Read from the environment, prefix `CLICKPOST_`."""
+
+    model_config = SettingsConfigDict(env_prefix="CLICKPOST_", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=_default_home, description="State of the one-machine stack.")
+    database_url: SecretStr | None = Field(
+        None, description="An existing PostgreSQL (≥ 15) for our data, instead of the embedded one."
+    )
+    prefect_api_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("PREFECT_API_URL", "CLICKPOST_PREFECT_API_URL"),
+        description="An existing Prefect server, instead of the embedded one.",
+    )
+    policies: Path = Field(PROJECT / "policies", description="The folder of policy files.")
+    host: str = Field("127.0.0.1", description="Address that our servers listen on.")
+    prefect_port: int = Field(4200, description="Port of the Prefect server and its UI.")
+    gateway_port: int = Field(4280, description="Port of the gateway.")
+    sandbox_port: int = Field(4290, description="Port of the sandbox platforms.")
+    public_url: str | None = Field(
+        None, description="Where platforms reach the gateway, e.g. https://post.example.com."
+    )
+    media: Path | None = Field(
+        None, description="The folder of originals and renditions; else `media` in `home`."
+    )
+    worker_limit: int = Field(10, description="Flow runs that one worker runs side by side.")
+    master_key: SecretStr | None = Field(
+        None, description="Key that wraps the data keys (base64, 32 bytes); else a key file."
+    )
+    log_format: str = Field("console", description="`console` or `json`.")
+    log_level: str = Field("INFO", description="Lowest level that is logged.")
+
+    @cached_property
+    def gateway_url(self) -> str:
+        """Where the gateway is reached from outside (or on this machine)."""
+        return (self.public_url or f"http://{self.host}:{self.gateway_port}").rstrip("/")
+
+    @cached_property
+    def media_root(self) -> Path:
+        """Where originals and renditions live."""
+        return self.media or self.home / "media"

@@ -1,0 +1,279 @@
+"""The one door to a platform: sends a request and says in our classes what came of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, assert_never
+from urllib.parse import urlsplit
+
+import httpx
+
+from clickpost.errors import (
+    NotFound,
+    NotReady,
+    OutcomeUnknown,
+    PlatformError,
+    PlatformRejected,
+    PrepareAgain,
+    RateLimited,
+    Reauthorize,
+    TokenExpired,
+    Transient,
+    UnexpectedResponse,
+)
+from clickpost.policy.shape import ErrorRule, Meaning, PlatformPolicy
+
+#: One client for the process: it never retries, never follows a redirect with our token.
+TIMEOUT = httpx.Timeout(connect=10, read=60, write=60, pool=30)
+USER_AGENT = "ClickPost/0.1"
+
+
+def client(**more: Any) -> httpx.AsyncClient:
+    """Return a client with our timeouts; its transport retries nothing."""
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=40)
+    return httpx.AsyncClient(
+        timeout=TIMEOUT,
+        follow_redirects=False,
+        headers={"User-Agent": USER_AGENT},
+        limits=limits,
+        **more,
+    )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A platform's error answer, in its own codes."""
+
+    status: int
+    code: str | None = None
+    subcode: str | None = None
+    message: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Reader = Callable[[httpx.Response], Problem]
+
+
+def plain_problem(response: httpx.Response) -> Problem:
+    """Read an answer of the shape `{"error": code, "message": sentence}`, or of none."""
+    body = _mapping(response)
+    error = body.get("error")
+    return Problem(
+        status=response.status_code,
+        code=error if isinstance(error, str) else None,
+        message=str(body.get("message") or body.get("error_description") or error or ""),
+        headers=response.headers,
+    )
+
+
+def _mapping(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+@dataclass(frozen=True)
+class Api:
+    """Sends requests for one platform under its policy."""
+
+    client: httpx.AsyncClient
+    policy: PlatformPolicy
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        step: str,
+        repeatable: bool,
+        read: Reader = plain_problem,
+        accept: frozenset[int] = frozenset(),
+        **request: Any,
+    ) -> httpx.Response:
+        """Send one request, once, and return its 2xx answer (or one of `accept`).
+
+        `repeatable` is a claim about the platform: the same call twice does no harm. Where it is
+        false, a lost or 5xx answer is `OutcomeUnknown`. Raises the classes of `clickpost.errors`.
+        """
+        call = f"{method} {urlsplit(url).path}"
+        try:
+            response = await self.client.request(method, url, **request)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Transient(f"{call} never left ({type(error).__name__})") from None
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as error:
+            raise UnexpectedResponse(f"{call} cannot be sent ({type(error).__name__})") from None
+        except httpx.TransportError as error:
+            raise _lost(call, type(error).__name__, repeatable=repeatable) from None
+        if response.is_success or response.status_code in accept:
+            return response
+        raise self.error_of(call, read(response), step=step, repeatable=repeatable)
+
+    def error_of(
+        self, call: str, problem: Problem, *, step: str, repeatable: bool
+    ) -> PlatformError:
+        """Say in our classes what `problem` means, by the policy's rules."""
+        rule = next((r for r in self.policy.errors.rules if matches(r, problem, step)), None)
+        means: Meaning = rule.means if rule else _usual(problem.status)
+        code = problem.code or (f"{problem.subcode}" if problem.subcode else None)
+        if problem.subcode and problem.code:
+            code = f"{problem.code}/{problem.subcode}"
+        said = f"{call} answered {problem.status}" + (f" {code}" if code else "")
+        told: dict[str, Any] = {
+            "status": problem.status,
+            "code": code,
+            "detail": redacted(problem.message),
+        }
+        match means:
+            case "rate_limited" | "quota":
+                wait = retry_after(problem.headers)
+                if wait is None and rule is not None and rule.retry_after is not None:
+                    wait = rule.retry_after.total_seconds()
+                fallback = 3600.0 if means == "quota" else 60.0
+                return RateLimited(said, retry_after=fallback if wait is None else wait, **told)
+            case "transient":
+                return Transient(said, **told)
+            case "ambiguous":
+                return Transient(said, **told) if repeatable else OutcomeUnknown(said, **told)
+            case "expired":
+                return TokenExpired(said, **told)
+            case "revoked" | "scope" | "account":
+                return Reauthorize(said, **told)
+            case "rejected":
+                return PlatformRejected(said, field=rule.field if rule else None, **told)
+            case "missing":
+                return NotFound(said, **told)
+            case "prepare_again":
+                return PrepareAgain(said, **told)
+            case "not_ready":
+                return NotReady(said, **told)
+            case "developer":
+                return UnexpectedResponse(said, **told)
+            case never:
+                assert_never(never)
+
+
+def _lost(call: str, why: str, *, repeatable: bool) -> PlatformError:
+    if repeatable:
+        return Transient(f"{call} got no answer ({why})")
+    return OutcomeUnknown(f"{call} got no answer ({why}); it may have happened")
+
+
+_USUAL: dict[int, Meaning] = {
+    400: "rejected",
+    401: "revoked",
+    403: "scope",
+    404: "missing",
+    410: "missing",
+    413: "rejected",
+    422: "rejected",
+    429: "rate_limited",
+}
+
+
+def _usual(status: int) -> Meaning:
+    """Return what a status means where the policy says nothing."""
+    return "ambiguous" if status >= 500 else _USUAL.get(status, "developer")
+
+
+def matches(rule: ErrorRule, problem: Problem, step: str) -> bool:
+    """Say whether every key that `rule` gives fits `problem`."""
+    return (
+        (rule.status is None or rule.status == problem.status)
+        and (rule.code is None or rule.code == problem.code)
+        and (rule.subcode is None or rule.subcode == problem.subcode)
+        and (rule.contains is None or rule.contains.lower() in problem.message.lower())
+        and (rule.step is None or rule.step == step)
+    )
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Return the seconds that the platform asks us to wait, None where it names no time.
+
+    Understands `Retry-After` (seconds or HTTP date), `ratelimit-reset` (epoch or seconds) and
+    `x-ratelimit-reset` (epoch or ISO 8601, as Mastodon sends it).
+    """
+    now = now or datetime.now(UTC)
+    for name in ("retry-after", "ratelimit-reset", "x-ratelimit-reset"):
+        if value := headers.get(name):
+            seconds = _seconds_until(value.strip(), now)
+            if seconds is not None:
+                return max(seconds, 0.0)
+    return None
+
+
+def _seconds_until(value: str, now: datetime) -> float | None:
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        number = float(value)
+        return number - now.timestamp() if number > 10**9 else number
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            moment = parse(value)
+        except ValueError:
+            continue
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return (aware - now).total_seconds()
+    return None
+
+
+_HIDDEN = re.compile(
+    r"""(?x)
+    [\w.+-]+@[\w-]+(\.[\w-]+)+        # e-mail addresses and fediverse handles
+    | @[\w.-]+                        # handles
+    | (?:https?|at)://\S+             # addresses, which may hold handles and signatures
+    | did:\w+:[\w.:%-]+
+    | "[^"]{12,}" | '[^']{12,}'       # quoted content
+    | [A-Za-z0-9_\-./+=]{28,}         # what looks like a token
+    """
+)
+
+
+def redacted(message: str) -> str | None:
+    """Return the platform's sentence without addresses, handles, quotations and tokens."""
+    return _HIDDEN.sub("[…]", message)[:300] or None
+
+
+def json_of(response: httpx.Response, *, repeatable: bool) -> dict[str, Any]:
+    """Return the JSON object of a 2xx answer.
+
+    A broken answer to a call that must not run twice is `OutcomeUnknown`: it may have happened.
+    """
+    call = f"{response.request.method} {response.request.url.path}"
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        body = None
+    if isinstance(body, dict):
+        return body
+    if repeatable:
+        raise UnexpectedResponse(f"{call} answered no JSON object", status=response.status_code)
+    raise OutcomeUnknown(f"{call} answered no JSON object", status=response.status_code)
+
+
+def text_at(body: Mapping[str, Any], *path: str, call: str, repeatable: bool = True) -> str:
+    """Return the string (or number, as string) at `path`; raise where the platform left it out."""
+    value: Any = body
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, int | str) and not isinstance(value, bool) and value != "":
+        return str(value)
+    place = ".".join(path)
+    if repeatable:
+        raise UnexpectedResponse(f"{call} answered without {place}")
+    raise OutcomeUnknown(f"{call} answered without {place}")
+
+
+def same_house(url: str, *bases: str) -> bool:
+    """Say whether `url` points at the host of one of `bases`: our token goes nowhere else."""
+    parts = urlsplit(url)
+    return any(
+        (parts.scheme, parts.hostname, parts.port)
+        == (urlsplit(b).scheme, urlsplit(b).hostname, urlsplit(b).port)
+        for b in bases
+    )
