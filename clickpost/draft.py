@@ -128,11 +128,7 @@ _SIMPLE = ("text", "title", "fit", "media_fit", "visibility", "language", "sensi
 
 
 def _varied(wish: Wish, variant: Wording, media: tuple[Enclosed, ...]) -> Wish:
-    said = {
-        name: getattr(variant, name)
-        for name in _SIMPLE
-        if getattr(variant, name) is not None
-    }
+    said = {name: getattr(variant, name) for name in _SIMPLE if getattr(variant, name) is not None}
     if variant.tags is not None:
         said["tags"] = tuple(variant.tags)
     if variant.media is not None:

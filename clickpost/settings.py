@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     master_key: SecretStr | None = Field(
         None, description="Key that wraps the data keys (base64, 32 bytes); else a key file."
     )
+    master_key_old: SecretStr | None = Field(
+        None, description="The former master key, while `audit rotate-keys` wraps anew."
+    )
     log_format: str = Field("console", description="`console` or `json`.")
     log_level: str = Field("INFO", description="Lowest level that is logged.")
 

@@ -1,0 +1,31 @@
+"""Writes the JSON schemas that let an editor explain and check policy files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from clickpost.draft import PostFile
+from clickpost.policy.shape import PlatformPolicy
+
+SHAPES: dict[str, type[BaseModel]] = {"platform": PlatformPolicy, "post": PostFile}
+
+
+def schema_of(name: str) -> str:
+    """Return the JSON schema of one kind of file, as text."""
+    schema = SHAPES[name].model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write every schema into `folder` and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name in SHAPES:
+        path = folder / f"{name}.schema.json"
+        path.write_text(schema_of(name), encoding="utf-8")
+        paths.append(path)
+    return paths

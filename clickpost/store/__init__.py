@@ -1,0 +1,39 @@
+"""The store: alone speaks SQL; every change of a delivery's state is one guarded UPDATE."""
+
+from __future__ import annotations
+
+from clickpost.settings import Settings
+from clickpost.store.assets import Assets, FileFacts
+from clickpost.store.connections import NewConnection
+from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
+from clickpost.store.ledger import Broken, Ledger
+from clickpost.store.posts import Created, NewPost, Posts
+from clickpost.store.vault import Vault
+
+__all__ = [
+    "Broken",
+    "Created",
+    "DeliveryLine",
+    "FileFacts",
+    "NewConnection",
+    "NewPost",
+    "Started",
+    "Store",
+    "address",
+]
+
+
+class Store(Posts, Assets, Deliveries, Ledger):
+    """All that is kept, for one process."""
+
+    @classmethod
+    async def of(cls, settings: Settings) -> Store:
+        """Open the store that `settings` name."""
+        return await cls.open(address(settings), Vault.of(settings))
+
+
+def address(settings: Settings) -> str:
+    """Return the database's URL: the configured one, else that of the embedded server."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return (settings.home / "database.url").read_text().strip()

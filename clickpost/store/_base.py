@@ -1,0 +1,66 @@
+"""What all parts of the store share: the engine, the vault, a transaction, a ledger line."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.sql.expression import bindparam
+
+from clickpost.store.database import engine_of
+from clickpost.store.vault import Vault
+
+_APPEND = text("SELECT ledger_append(:actor, :action, :subject, :facts)").bindparams(
+    bindparam("facts", type_=JSONB)
+)
+
+
+class Base:
+    """An open store."""
+
+    def __init__(self, engine: AsyncEngine, vault: Vault) -> None:
+        self.engine = engine
+        self.vault = vault
+        self.session = async_sessionmaker(engine, expire_on_commit=False)
+
+    @classmethod
+    async def open(cls, url: str, vault: Vault, *, size: int = 10) -> Self:
+        """Open the store at `url`; raise InvalidInput for an address that is none."""
+        return cls(engine_of(url, size=size), vault)
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self.engine.dispose()
+
+    async def ping(self) -> None:
+        """Ask the database for a sign of life."""
+        async with self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """Yield a session whose work is committed as one, or not at all."""
+        async with self.session() as session, session.begin():
+            yield session
+
+
+async def append(
+    session: AsyncSession,
+    action: str,
+    subject: str,
+    facts: Mapping[str, Any],
+    actor: str = "engine",
+) -> None:
+    """Append a ledger line: the transaction's last statement, for it holds the chain's lock."""
+    given = {"actor": actor, "action": action, "subject": subject, "facts": dict(facts)}
+    await session.execute(_APPEND, given)
+
+
+def now() -> datetime:
+    """Return the time, aware."""
+    return datetime.now(UTC)

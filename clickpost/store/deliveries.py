@@ -1,0 +1,491 @@
+"""Deliveries and attempts: intent before the send, verdict after it, nothing in between is lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import cast, func, literal, or_, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import col, select
+
+from clickpost import ids
+from clickpost.contract import Pending, Receipt
+from clickpost.delivery import State, may_move
+from clickpost.errors import Conflict, PlatformError
+from clickpost.publishing import Verdict
+from clickpost.store._base import Base, append, now
+from clickpost.store.tables import Attempt, Connection, Delivery, Rendition
+
+#: What nobody has moved for this long has no live run.
+STUCK_AFTER = timedelta(seconds=100)
+_OPEN = (State.PLANNED, State.PREPARING, State.READY)
+
+
+@dataclass(frozen=True)
+class DeliveryLine:
+    """One delivery as tables and flows show it: no content."""
+
+    id: str
+    post_id: str
+    platform: str
+    ref: str
+    state: State
+    reason: str | None
+    who_acts: str | None
+    url: str | None
+    remote_id: str | None
+    attempts: int
+    rendition: str
+    notes: list[str]
+    has_media: bool
+    due_at: datetime | None
+    not_before: datetime | None
+    live_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Started:
+    """An attempt whose intent is written; `prepared` is what it will send, frozen with it."""
+
+    id: str
+    delivery_id: str
+    number: int
+    part: int
+    prepared: list[dict[str, Any]]
+
+
+class Deliveries(Base):
+    """Deliveries and attempts."""
+
+    async def delivery(self, delivery_id: str) -> Delivery:
+        """Return one delivery."""
+        async with self.session() as session:
+            return await session.get_one(Delivery, delivery_id)
+
+    async def deliveries_of(self, post_id: str) -> list[Delivery]:
+        """Return a post's deliveries."""
+        async with self.session() as session:
+            query = select(Delivery).where(Delivery.post_id == post_id).order_by(Delivery.id)
+            return list((await session.scalars(query)).all())
+
+    async def attempts_of(self, delivery_id: str) -> list[Attempt]:
+        """Return a delivery's attempts, first to last."""
+        async with self.session() as session:
+            query = select(Attempt).where(Attempt.delivery_id == delivery_id)
+            return list((await session.scalars(query.order_by(col(Attempt.number)))).all())
+
+    async def move(
+        self,
+        delivery_id: str,
+        before: State,
+        after: State,
+        *,
+        reason: str | None = None,
+        who_acts: str | None = None,
+        actor: str = "engine",
+        **columns: Any,
+    ) -> Delivery:
+        """Move a delivery by one guarded UPDATE and one ledger line.
+
+        Raises Conflict where it is no longer in `before`, or where no way leads there.
+        """
+        if not may_move(before, after):
+            raise Conflict(f"no way leads from {before} to {after}")
+        async with self.transaction() as session:
+            row = await _changed(
+                session,
+                delivery_id,
+                (before,),
+                state=after,
+                reason=reason,
+                who_acts=who_acts,
+                **columns,
+            )
+            facts = {"from": before.value, "to": after.value}
+            await append(session, "delivery.moved", delivery_id, facts, actor)
+        return row
+
+    async def note(self, delivery_id: str, *, reason: str, who_acts: str) -> None:
+        """Say why a delivery stays where it is, and who must act."""
+        async with self.transaction() as session:
+            change = update(Delivery).where(col(Delivery.id) == delivery_id)
+            await session.execute(change.values(reason=reason, who_acts=who_acts, updated_at=now()))
+
+    async def save_message(
+        self,
+        delivery_id: str,
+        *,
+        message: list[dict[str, Any]],
+        content_hash: str,
+        policy_hash: str,
+        notes: list[str],
+    ) -> None:
+        """Keep what the target will get, while the delivery is being prepared."""
+        async with self.transaction() as session:
+            await _changed(
+                session,
+                delivery_id,
+                (State.PREPARING,),
+                message=message,
+                content_hash=content_hash,
+                policy_hash=policy_hash,
+                notes=notes,
+                prepared=[],
+                prepared_at=None,
+            )
+
+    async def save_prepared(self, delivery_id: str, prepared: list[dict[str, Any]]) -> None:
+        """Keep what was uploaded; refused (Conflict) once the delivery is being sent."""
+        async with self.transaction() as session:
+            await _changed(
+                session,
+                delivery_id,
+                (State.PREPARING, State.READY),
+                prepared=prepared,
+                prepared_at=now(),
+            )
+
+    async def lease(self, delivery_id: str, worker: str, lasts: timedelta) -> bool:
+        """Take a delivery that is being prepared; False while another worker has it."""
+        async with self.transaction() as session:
+            change = (
+                update(Delivery)
+                .where(
+                    col(Delivery.id) == delivery_id,
+                    col(Delivery.state).in_((State.PREPARING, State.READY)),
+                    or_(
+                        col(Delivery.lease_until).is_(None),
+                        col(Delivery.lease_until) < now(),
+                        col(Delivery.lease_owner) == worker,
+                    ),
+                )
+                .values(lease_owner=worker, lease_until=now() + lasts)
+                .returning(col(Delivery.id))
+            )
+            return await session.scalar(change) is not None
+
+    async def release(self, delivery_id: str, worker: str) -> None:
+        """Give back what `lease` took."""
+        async with self.transaction() as session:
+            change = update(Delivery).where(
+                col(Delivery.id) == delivery_id,
+                col(Delivery.lease_owner) == worker,
+                col(Delivery.state) != State.SENDING,
+            )
+            await session.execute(change.values(lease_owner=None, lease_until=None))
+
+    async def begin_attempt(
+        self,
+        delivery_id: str,
+        *,
+        worker: str,
+        part: int,
+        intent: dict[str, Any],
+        lease: timedelta,
+        run_id: str | None,
+    ) -> Started:
+        """Write the intent and take the delivery, in one transaction, before anything leaves.
+
+        A first part goes from `ready` to `sending`; a further part of a thread needs our own
+        lease on the `sending` delivery. Raises Conflict where somebody else was faster.
+        """
+        moment = now()
+        async with self.transaction() as session:
+            row = await _changed(
+                session,
+                delivery_id,
+                (State.READY, State.SENDING),
+                _taken_by(worker),
+                state=State.SENDING,
+                attempts=Delivery.attempts + 1,
+                lease_owner=worker,
+                lease_until=moment + lease,
+                sent_at=moment,
+                reason=None,
+                who_acts=None,
+            )
+            attempt = Attempt(
+                id=ids.new("try"),
+                delivery_id=delivery_id,
+                number=row.attempts,
+                part=part,
+                intent={**intent, "prepared": (row.prepared or [])[part]["state"]},
+                started_at=moment,
+                worker=worker,
+                flow_run_id=run_id,
+            )
+            session.add(attempt)
+            await session.flush()
+            facts = {"attempt": row.attempts, "part": part, "content": intent["content"]}
+            await append(session, "delivery.sending", delivery_id, facts)
+        return Started(attempt.id, delivery_id, attempt.number, part, list(row.prepared or []))
+
+    async def settle(
+        self,
+        started: Started,
+        verdict: Verdict,
+        outcome: Receipt | Pending | BaseException,
+        *,
+        last: bool,
+        seconds: float,
+    ) -> None:
+        """Write the verdict and move the delivery, in one transaction."""
+        moment = now()
+        state = State.SENDING if isinstance(outcome, Receipt) and not last else verdict.state
+        async with self.transaction() as session:
+            await session.execute(
+                update(Attempt)
+                .where(col(Attempt.id) == started.id)
+                .values(finished_at=moment, seconds=seconds, verdict=verdict.name, **_told(outcome))
+            )
+            columns = _outcome_columns(outcome, verdict, moment, last=last)
+            if state is not State.SENDING:
+                columns.update(lease_owner=None, lease_until=None)
+            await _changed(
+                session,
+                started.delivery_id,
+                (State.SENDING,),
+                state=state,
+                reason=verdict.reason,
+                who_acts=verdict.who_acts,
+                **columns,
+            )
+            facts = {"attempt": started.number, "verdict": verdict.name, "to": state.value}
+            await append(session, "delivery.settled", started.delivery_id, facts)
+
+    async def note_attempt(
+        self,
+        delivery_id: str,
+        *,
+        verdict: Verdict,
+        error: BaseException,
+        worker: str,
+        before: State,
+    ) -> None:
+        """Record a preparation that failed: nothing was sent, and the row says what comes next."""
+        moment = now()
+        after = State.PREPARING if verdict.state is State.READY else verdict.state
+        async with self.transaction() as session:
+            row = await _changed(
+                session,
+                delivery_id,
+                (before,),
+                state=before if verdict.again else after,
+                attempts=Delivery.attempts + 1,
+                reason=verdict.reason,
+                who_acts=verdict.who_acts,
+                not_before=_later(verdict, moment),
+            )
+            session.add(
+                Attempt(
+                    id=ids.new("try"),
+                    delivery_id=delivery_id,
+                    number=row.attempts,
+                    intent={"step": "prepare"},
+                    started_at=moment,
+                    finished_at=moment,
+                    verdict=verdict.name,
+                    worker=worker,
+                    **_told(error),
+                )
+            )
+            await session.flush()
+            facts = {"attempt": row.attempts, "verdict": verdict.name, "to": row.state.value}
+            await append(session, "delivery.not_prepared", delivery_id, facts)
+
+    async def adopt(self, delivery_id: str, before: State, found: Receipt | Pending) -> None:
+        """Take what a look found (or what processing came to) as the delivery's outcome."""
+        verdict = (
+            Verdict("live", State.LIVE)
+            if isinstance(found, Receipt)
+            else Verdict("processing", State.PROCESSING, wait=found.again_in)
+        )
+        columns = _outcome_columns(
+            found, verdict, now(), last=True, replace=before is State.PROCESSING
+        )
+        async with self.transaction() as session:
+            await _changed(
+                session,
+                delivery_id,
+                (before,),
+                state=verdict.state,
+                reason=None,
+                who_acts=None,
+                lease_owner=None,
+                lease_until=None,
+                **columns,
+            )
+            facts = {"from": before.value, "to": verdict.state.value, "looked": True}
+            await append(session, "delivery.moved", delivery_id, facts)
+
+    async def adopt_part(self, delivery_id: str, found: Receipt) -> None:
+        """Take a part of a thread that was found; the rest is sent after it."""
+        async with self.transaction() as session:
+            await _changed(
+                session,
+                delivery_id,
+                (State.UNKNOWN,),
+                state=State.READY,
+                reason=None,
+                who_acts=None,
+                receipts=_appended(found),
+                lease_owner=None,
+                lease_until=None,
+            )
+            facts = {"from": State.UNKNOWN.value, "to": State.READY.value, "looked": True}
+            await append(session, "delivery.moved", delivery_id, facts)
+
+    async def expired_leases(self) -> list[Delivery]:
+        """Return what is `sending` though its lease is over: its worker vanished."""
+        async with self.session() as session:
+            query = select(Delivery).where(
+                Delivery.state == State.SENDING, col(Delivery.lease_until) < now()
+            )
+            return list((await session.scalars(query)).all())
+
+    async def lines(self, post_id: str) -> list[DeliveryLine]:
+        """Return a post's deliveries for tables and flows."""
+        return await self._lines(_LINE.where(col(Delivery.post_id) == post_id))
+
+    async def due_lines(self, moment: datetime) -> list[DeliveryLine]:
+        """Return what is due at or before `moment` and not yet sent."""
+        due = func.greatest(Delivery.due_at, Delivery.not_before)
+        query = _LINE.where(
+            col(Delivery.state).in_(_OPEN), col(Delivery.due_at).is_not(None), due <= moment
+        )
+        return await self._lines(query)
+
+    async def stuck_lines(self, moment: datetime) -> list[DeliveryLine]:
+        """Return what should have moved and did not."""
+        quiet = col(Delivery.updated_at) < moment - STUCK_AFTER
+        due = func.coalesce(func.greatest(Delivery.due_at, Delivery.not_before), moment)
+        free = or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < moment)
+        overdue = col(Delivery.state).in_(_OPEN) & (due <= moment - timedelta(seconds=20)) & free
+        going = col(Delivery.state).in_((State.UNKNOWN, State.PROCESSING))
+        return await self._lines(_LINE.where(quiet, or_(overdue, going)).limit(500))
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many deliveries stand in each state."""
+        async with self.session() as session:
+            query = select(Delivery.state, func.count()).group_by(col(Delivery.state))
+            rows = (await session.execute(query)).all()
+        return {str(row[0]): int(row[1]) for row in rows}
+
+    async def _lines(self, query: Any) -> list[DeliveryLine]:
+        async with self.session() as session:
+            rows = (await session.execute(query)).all()
+            wanted = {one for row in rows for one in _renditions(row[0].message)}
+            labels = await self._labels(session, wanted)
+        return [_line(row, labels) for row in rows]
+
+    async def _labels(self, session: Any, wanted: set[str]) -> dict[str, str]:
+        if not wanted:
+            return {}
+        query = select(Rendition.id, Rendition.label).where(col(Rendition.id).in_(wanted))
+        return dict((await session.execute(query)).tuples().all())
+
+
+_LINE: Any = (
+    select(Delivery, col(Connection.platform), col(Connection.name))
+    .join(Connection, col(Connection.id) == col(Delivery.connection_id))
+    .order_by(col(Connection.platform), col(Connection.name))
+)
+
+
+def _renditions(message: list[dict[str, Any]] | None) -> list[str]:
+    return [item["rendition_id"] for part in message or [] for item in part["media"]]
+
+
+def _line(row: Any, labels: dict[str, str]) -> DeliveryLine:
+    delivery, platform, name = row
+    renditions = _renditions(delivery.message)
+    return DeliveryLine(
+        id=delivery.id,
+        post_id=delivery.post_id,
+        platform=platform,
+        ref=f"{platform}/{name}",
+        state=delivery.state,
+        reason=delivery.reason,
+        who_acts=delivery.who_acts,
+        url=delivery.url,
+        remote_id=delivery.remote_id,
+        attempts=delivery.attempts,
+        rendition=", ".join(labels.get(one, "gone") for one in renditions),
+        notes=list(delivery.notes or []),
+        has_media=bool(renditions),
+        due_at=delivery.due_at,
+        not_before=delivery.not_before,
+        live_at=delivery.live_at,
+        created_at=delivery.created_at,
+        updated_at=delivery.updated_at,
+    )
+
+
+def _taken_by(worker: str) -> Any:
+    """Return the condition under which `worker` may send: nobody, or itself, holds the lease."""
+    free = or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < now())
+    ready = (col(Delivery.state) == State.READY) & or_(free, col(Delivery.lease_owner) == worker)
+    ours = (col(Delivery.state) == State.SENDING) & (col(Delivery.lease_owner) == worker)
+    return or_(ready, ours)
+
+
+async def _changed(
+    session: Any, delivery_id: str, states: tuple[State, ...], *more: Any, **values: Any
+) -> Delivery:
+    change = (
+        update(Delivery)
+        .where(col(Delivery.id) == delivery_id, col(Delivery.state).in_(states), *more)
+        .values(updated_at=now(), **values)
+        .returning(Delivery)
+        .execution_options(synchronize_session=False)
+    )
+    row: Delivery | None = await session.scalar(change)
+    if row is None:
+        raise Conflict(f"{delivery_id} is no longer {' or '.join(states)}")
+    return row
+
+
+def _told(outcome: object) -> dict[str, Any]:
+    if not isinstance(outcome, PlatformError):
+        return {}
+    return {"status": outcome.status, "code": outcome.code, "detail": outcome.detail}
+
+
+def _later(verdict: Verdict, moment: datetime) -> datetime | None:
+    return moment + timedelta(seconds=verdict.wait) if verdict.again and verdict.wait else None
+
+
+def _appended(receipt: Receipt) -> Any:
+    given = [{"remote_id": receipt.remote_id, "url": receipt.url, "extra": receipt.extra}]
+    return func.coalesce(Delivery.receipts, text("'[]'::jsonb")).op("||")(_jsonb(given))
+
+
+def _jsonb(value: Any) -> Any:
+    return cast(literal(value, JSONB), JSONB)
+
+
+def _outcome_columns(
+    outcome: object, verdict: Verdict, moment: datetime, *, last: bool, replace: bool = False
+) -> dict[str, Any]:
+    """Return what an outcome writes beside the state."""
+    receipt = outcome if isinstance(outcome, Receipt) else getattr(outcome, "receipt", None)
+    columns: dict[str, Any] = {}
+    if isinstance(outcome, Pending):
+        columns["ticket"] = outcome.ticket
+    if isinstance(receipt, Receipt):
+        columns["receipts"] = (
+            _jsonb([{"remote_id": receipt.remote_id, "url": receipt.url, "extra": receipt.extra}])
+            if replace
+            else _appended(receipt)
+        )
+        columns["remote_id"] = func.coalesce(Delivery.remote_id, receipt.remote_id)
+        columns["url"] = receipt.url if replace else func.coalesce(Delivery.url, receipt.url)
+    if verdict.state is State.LIVE and last:
+        columns["live_at"] = moment
+    if not isinstance(outcome, Receipt | Pending):
+        columns["not_before"] = _later(verdict, moment)
+    return columns

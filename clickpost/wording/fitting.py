@@ -1,0 +1,335 @@
+"""Fits a text into a platform's limits: refuses, shortens at a word, or makes a thread."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import regex
+
+from clickpost.draft import Fit
+from clickpost.errors import ContentRejected, Fault
+from clickpost.policy.shape import AltRules, PlatformPolicy, TagRules, TextRules
+from clickpost.wording.counting import measure, units_of
+from clickpost.wording.entities import Mention, Tag, entities
+
+_GRAPHEME = regex.compile(r"\X")
+_CONTROL = regex.compile(r"[\p{Cc}--[\n\t]]", regex.V1)
+_VISIBLE = regex.compile(r"[^\s\p{Cf}\p{Cc}\p{Cs}]")
+_SURROGATE = regex.compile(r"[\ud800-\udfff]")
+_OPENS = {"\u2066", "\u2067", "\u2068"}
+_CLOSES = "\u2069"
+_ELLIPSIS = "…"
+#: Where a text may be parted, the best place first: paragraph, line, sentence, word.
+_SEAMS = (
+    regex.compile(r"\n\s*\n\s*"),
+    regex.compile(r"\n\s*"),
+    regex.compile(r"(?<=[.!?…。！？][\"'”’)»]?)\s+|(?<=[。！？])"),
+    regex.compile(r"\s+"),
+)
+_UNITS = {
+    "graphemes": "graphemes",
+    "mastodon": "characters",
+    "code_points": "characters",
+    "utf16": "UTF-16 units",
+    "bytes": "bytes",
+    "x_weighted": "weighted characters",
+}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a platform gets: the text's parts (several are a thread), title, tags, descriptions."""
+
+    parts: tuple[str, ...]
+    title: str = ""
+    tags: tuple[str, ...] = ()
+    alts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Work:
+    """Faults and notes, gathered so that all are told at once."""
+
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def fit(
+    text: str,
+    *,
+    policy: PlatformPolicy,
+    how: Fit,
+    title: str = "",
+    spoiler: str = "",
+    tags: Sequence[str] = (),
+    media: int = 0,
+    alts: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+) -> Wording:
+    """Return the wording that `policy` permits, or raise ContentRejected with every fault.
+
+    `how` decides about a text that is too long. `media` counts the files that go along; `alts`
+    and `kinds` (image or video) are theirs, in order.
+    """
+    work = _Work()
+    text = _clean(text, "text", work)
+    title = _clean(title, "title", work)
+    spoiler = _clean(spoiler, "spoiler", work) if policy.spoiler else ""
+    kept_tags = _tags(tags, policy, work)
+    if policy.tags is None or policy.title_rules is None:
+        text = _with_hashtags(text, kept_tags, policy, spoiler)
+        kept_tags = ()
+    _forbidden(text, policy.text, "text", work)
+    _counts(text, policy.text, work)
+    _presence(text, policy, media, work)
+    parts = _parts(text, policy, how, spoiler, work)
+    heading = _heading(title, text, policy, work)
+    worded_alts = tuple(
+        _alt(alt, kind, policy.alt, how, number, work)
+        for number, (alt, kind) in enumerate(
+            zip(alts, [*kinds, *["image"] * len(alts)], strict=False), 1
+        )
+    )
+    if work.faults:
+        raise ContentRejected(policy.name, tuple(work.faults))
+    return Wording(parts, heading, kept_tags, worded_alts, tuple(work.notes))
+
+
+def _clean(text: str, name: str, work: _Work) -> str:
+    """Return `text` with plain line ends and without control characters, which it notes."""
+    if _SURROGATE.search(text):
+        work.faults.append(Fault(name, "valid Unicode", "a lone surrogate"))
+        return ""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    clean, removed = _CONTROL.subn("", text)
+    if removed:
+        work.notes.append(f"{name}: {removed} control characters removed")
+    return clean.strip()
+
+
+def _presence(text: str, policy: PlatformPolicy, media: int, work: _Work) -> None:
+    said = bool(_VISIBLE.search(text))
+    if not said and (policy.text.required or media == 0):
+        work.faults.append(Fault("text", "at least one visible character", "none"))
+
+
+def _forbidden(text: str, rules: TextRules, name: str, work: _Work) -> None:
+    found = sorted({char for char in rules.forbidden if char in text})
+    if found:
+        limit = "no " + " ".join(rules.forbidden)
+        work.faults.append(Fault(name, limit, " ".join(found)))
+
+
+def _counts(text: str, rules: TextRules, work: _Work) -> None:
+    if rules.hashtags is None and rules.mentions is None:
+        return
+    found = entities(text)
+    for kind, name, limit in (
+        (Tag, "hashtags", rules.hashtags),
+        (Mention, "mentions", rules.mentions),
+    ):
+        number = sum(isinstance(one, kind) for one in found)
+        if limit is not None and number > limit:
+            work.faults.append(Fault(name, f"at most {limit}", str(number)))
+
+
+def _room(text: str, rules: TextRules, reserved: int = 0) -> bool:
+    """Say whether `text` is within the units and the bytes, with `reserved` units taken."""
+    size = measure(text, rules)
+    within = rules.limit is None or size.units + reserved <= rules.limit
+    return within and (rules.bytes is None or size.bytes <= rules.bytes)
+
+
+def _too_long(text: str, rules: TextRules, reserved: int, name: str) -> list[Fault]:
+    size = measure(text, rules)
+    faults = []
+    if rules.limit is not None and size.units + reserved > rules.limit:
+        unit = _UNITS[rules.count]
+        faults.append(Fault(name, f"{rules.limit} {unit}", f"{size.units + reserved} {unit}"))
+    if rules.bytes is not None and size.bytes > rules.bytes:
+        faults.append(Fault(name, f"{rules.bytes} bytes", f"{size.bytes} bytes"))
+    return faults
+
+
+def _parts(
+    text: str, policy: PlatformPolicy, how: Fit, spoiler: str, work: _Work
+) -> tuple[str, ...]:
+    rules = policy.text
+    reserved = units_of(spoiler, rules.count, rules.links) if spoiler else 0
+    if _room(text, rules, reserved):
+        return (text,)
+    if rules.limit is not None and reserved >= rules.limit:
+        work.faults += _too_long(text, rules, reserved, "spoiler and text")
+        return (text,)
+    if how == "shorten":
+        short = shorten(text, rules, reserved)
+        before, after = measure(text, rules).units, measure(short, rules).units
+        work.notes.append(f"text: shortened from {before} to {after} {_UNITS[rules.count]}")
+        return (short,)
+    if how == "thread" and policy.thread.supported:
+        parts = thread(text, rules, reserved)
+        work.notes.append(f"text: sent as a thread of {len(parts)}")
+        return parts
+    work.faults += _too_long(text, rules, reserved, "text")
+    if how == "thread":
+        work.faults.append(Fault("fit", "refuse or shorten", "thread, which is not possible here"))
+    return (text,)
+
+
+def shorten(text: str, rules: TextRules, reserved: int = 0) -> str:
+    """Return the longest beginning of `text` that fits, cut at a word, with an ellipsis."""
+    if _room(text, rules, reserved):
+        return text
+    cut = _longest(text, rules, reserved, _ELLIPSIS)
+    return _closed(text[:cut].rstrip()) + _ELLIPSIS
+
+
+def _longest(text: str, rules: TextRules, reserved: int, ending: str) -> int:
+    """Return where to cut so that the beginning, closed and with `ending`, fits."""
+
+    def fits(cut: int) -> bool:
+        return _room(_closed(text[:cut].rstrip()) + ending, rules, reserved)
+
+    words = _cuts(text, _SEAMS[3].finditer(text))
+    best = _last_that(words, fits)
+    return best if best else _last_that(_cuts(text, _GRAPHEME.finditer(text), ends=True), fits)
+
+
+def _cuts(text: str, seams: Iterable[regex.Match[str]], *, ends: bool = False) -> list[int]:
+    """Return the places of `seams` that lie in no link, mention or tag."""
+    held = [(one.start, one.end) for one in entities(text)]
+    places, number = [], 0
+    for seam in seams:
+        place = seam.end() if ends else seam.start()
+        while number < len(held) and held[number][1] <= place:
+            number += 1
+        if number == len(held) or not held[number][0] < place < held[number][1]:
+            places.append(place)
+    return places
+
+
+def _last_that(places: list[int], fits: object) -> int:
+    """Return the greatest place that fits, by bisection; 0 where none does."""
+    assert callable(fits)
+    low, high = 0, len(places)
+    while low < high:
+        middle = (low + high) // 2
+        if fits(places[middle]):
+            low = middle + 1
+        else:
+            high = middle
+    while low and not fits(places[low - 1]):  # Links make the length jump: step back.
+        low -= 1
+    return places[low - 1] if low else 0
+
+
+def _closed(text: str) -> str:
+    """Return `text` with every bidirectional isolate that it opens also closed."""
+    depth = 0
+    for char in text:
+        if char in _OPENS:
+            depth += 1
+        elif char == _CLOSES and depth:
+            depth -= 1
+    return text + _CLOSES * depth
+
+
+def thread(text: str, rules: TextRules, reserved: int = 0) -> tuple[str, ...]:
+    """Return `text` in parts that each fit, parted at paragraphs, sentences, then words.
+
+    Nothing is lost but white space at the seams.
+    """
+    parts: list[str] = []
+    rest = text
+    while rest and not _room(rest, rules, reserved):
+        cut = _seam(rest, rules, reserved)
+        parts.append(_closed(rest[:cut].rstrip()))
+        rest = rest[cut:].lstrip()
+    if rest:
+        parts.append(rest)
+    return tuple(part for part in parts if part)
+
+
+def _seam(text: str, rules: TextRules, reserved: int) -> int:
+    """Return where the next part ends: the best kind of seam that leaves it half full."""
+    longest = _longest(text, rules, reserved, "")
+    for seam in _SEAMS[:3]:
+        for place in reversed(_cuts(text, seam.finditer(text, 0, longest + 1))):
+            if longest // 2 <= place <= longest:
+                return place
+    return longest or _first_grapheme(text)
+
+
+def _first_grapheme(text: str) -> int:
+    match = _GRAPHEME.match(text)
+    return match.end() if match else 1
+
+
+def _heading(title: str, text: str, policy: PlatformPolicy, work: _Work) -> str:
+    rules = policy.title_rules
+    if rules is None:
+        return ""
+    if not _VISIBLE.search(title) and rules.required:
+        first = text.split("\n", 1)[0].strip()
+        title = shorten(first, rules)
+        if not _VISIBLE.search(title):
+            work.faults.append(Fault("title", "at least one visible character", "none"))
+            return ""
+        work.notes.append("title: taken from the text's first line")
+    _forbidden(title, rules, "title", work)
+    work.faults += _too_long(title, rules, 0, "title")
+    return title
+
+
+def _alt(alt: str, kind: str, rules: AltRules, how: Fit, number: int, work: _Work) -> str:
+    alt = _clean(alt, f"alt of file {number}", work)
+    if kind not in rules.on:
+        return ""
+    if rules.limit is None or units_of(alt, rules.count) <= rules.limit:
+        return alt
+    if how == "refuse":
+        unit = _UNITS[rules.count]
+        found = units_of(alt, rules.count)
+        work.faults.append(
+            Fault(f"alt of file {number}", f"{rules.limit} {unit}", f"{found} {unit}")
+        )
+        return alt
+    work.notes.append(f"alt of file {number}: shortened to {rules.limit} {_UNITS[rules.count]}")
+    cut = 0
+    for match in _GRAPHEME.finditer(alt):
+        if units_of(alt[: match.end()], rules.count) >= rules.limit:
+            break
+        cut = match.end()
+    return alt[:cut] + _ELLIPSIS
+
+
+def _tags(tags: Sequence[str], policy: PlatformPolicy, work: _Work) -> tuple[str, ...]:
+    plain = tuple(dict.fromkeys(tag.strip().lstrip("#＃").strip() for tag in tags))
+    kept = tuple(unicodedata.normalize("NFC", tag) for tag in plain if tag)
+    rules = policy.tags
+    if rules is None or policy.title_rules is None:
+        return kept
+    if rules.total is not None and (size := tags_size(kept, rules)) > rules.total:
+        work.faults.append(Fault("tags", f"{rules.total} characters", f"{size} characters"))
+    return kept
+
+
+def tags_size(tags: Sequence[str], rules: TagRules) -> int:
+    """Return the characters of all tags: commas count, and quotes around a tag with a space."""
+    quotes = sum(2 for tag in tags if rules.quoting and " " in tag)
+    return sum(len(tag) for tag in tags) + max(len(tags) - 1, 0) + quotes
+
+
+def _with_hashtags(text: str, tags: Sequence[str], policy: PlatformPolicy, spoiler: str) -> str:
+    """Append the tags that the text does not have yet, as hashtags."""
+    if not tags:
+        return text
+    said = {one.tag.casefold() for one in entities(text) if isinstance(one, Tag)}
+    words = [regex.sub(r"[^\p{L}\p{N}\p{M}_]", "", tag) for tag in tags]
+    new = [f"#{word}" for word in words if word and word.casefold() not in said]
+    if not new:
+        return text
+    return f"{text}\n\n{' '.join(new)}" if text else " ".join(new)

@@ -1,0 +1,1 @@
+"""What runs where and when: the one-machine stack, the worker, the gateway, the deployments."""

@@ -1,0 +1,259 @@
+"""The store keeps its promises: guarded moves, one winner, secrets sealed, a chain that tells."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import stat
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from clickpost.contract import Receipt, Tokens
+from clickpost.delivery import WAYS, State
+from clickpost.draft import PostFile
+from clickpost.errors import Conflict, InvalidInput, Unavailable
+from clickpost.publishing import Verdict, verdict_of
+from clickpost.settings import Settings
+from clickpost.store import NewConnection, NewPost, Store
+from clickpost.store.database import migrate
+from clickpost.store.vault import Vault, add_key, forget_former
+
+CANARY = "canary-token-7f3a"
+LEASE = timedelta(minutes=5)
+
+
+async def _connected(store: Store, name: str = "studio") -> str:
+    new = NewConnection("bluesky", name, "http://127.0.0.1:1", {"access_jwt": CANARY})
+    return (await store.add_connection(new)).id
+
+
+async def _posted(store: Store, key: str | None = None) -> str:
+    """Store a post with one delivery and return the delivery's id."""
+    connection_id = await _connected(store)
+    new = NewPost(PostFile(text="hello", key=key), (), (connection_id,))
+    post_id = (await store.create_post(new)).post_id
+    return (await store.deliveries_of(post_id))[0].id
+
+
+async def _ready(store: Store) -> str:
+    delivery_id = await _posted(store)
+    await store.move(delivery_id, State.PLANNED, State.PREPARING)
+    part = {"text": "hello", "media": []}
+    await store.save_message(
+        delivery_id, message=[part], content_hash="c", policy_hash="p", notes=[]
+    )
+    await store.save_prepared(delivery_id, [{"state": {"rkey": "a"}, "ready": True}])
+    await store.move(delivery_id, State.PREPARING, State.READY)
+    return delivery_id
+
+
+async def _begin(store: Store, delivery_id: str, worker: str = "w"):
+    return await store.begin_attempt(
+        delivery_id, worker=worker, part=0, intent={"content": "c"}, lease=LEASE, run_id=None
+    )
+
+
+async def _forced(store: Store, delivery_id: str, state: State) -> None:
+    async with store.engine.begin() as connection:
+        await connection.exec_driver_sql(
+            "UPDATE delivery SET state = %s WHERE id = %s", (state.value, delivery_id)
+        )
+
+
+async def test_a_delivery_moves_only_along_the_ways(store: Store) -> None:
+    delivery_id = await _posted(store)
+    for before, after in itertools.product(State, State):
+        await _forced(store, delivery_id, before)
+        if after in WAYS[before]:
+            assert (await store.move(delivery_id, before, after)).state is after
+        else:
+            with pytest.raises(Conflict):
+                await store.move(delivery_id, before, after)
+            assert (await store.delivery(delivery_id)).state is before
+
+
+async def test_a_move_from_another_state_than_the_row_has_is_refused(store: Store) -> None:
+    delivery_id = await _posted(store)
+    with pytest.raises(Conflict):
+        await store.move(delivery_id, State.READY, State.SENDING)
+    assert (await store.verify()).broken is None
+
+
+async def test_of_many_senders_one_wins(store: Store) -> None:
+    delivery_id = await _ready(store)
+    tries = (_begin(store, delivery_id, f"w{n}") for n in range(30))
+    done = await asyncio.gather(*tries, return_exceptions=True)
+    won = [one for one in done if not isinstance(one, BaseException)]
+    assert len(won) == 1
+    assert all(isinstance(one, Conflict) for one in done if isinstance(one, BaseException))
+    assert len(await store.attempts_of(delivery_id)) == 1
+
+
+async def test_what_is_being_sent_cannot_be_prepared_anew(store: Store) -> None:
+    delivery_id = await _ready(store)
+    started = await _begin(store, delivery_id)
+    with pytest.raises(Conflict):
+        await store.save_prepared(delivery_id, [{"state": {"rkey": "b"}, "ready": True}])
+    assert started.prepared == [{"state": {"rkey": "a"}, "ready": True}]
+
+
+async def test_a_verdict_is_written_with_the_receipt(store: Store) -> None:
+    delivery_id = await _ready(store)
+    started = await _begin(store, delivery_id)
+    receipt = Receipt("r1", "https://example.org/r1", {"cid": "x"})
+    await store.settle(started, verdict_of(receipt, 1), receipt, last=True, seconds=0.1)
+    row = await store.delivery(delivery_id)
+    assert (row.state, row.remote_id, row.url) == (State.LIVE, "r1", "https://example.org/r1")
+    assert row.receipts == [{"remote_id": "r1", "url": receipt.url, "extra": {"cid": "x"}}]
+    assert row.lease_owner is None
+    assert (await store.attempts_of(delivery_id))[0].verdict == "live"
+
+
+async def test_an_attempt_without_verdict_is_found_when_its_lease_is_over(store: Store) -> None:
+    delivery_id = await _ready(store)
+    await store.begin_attempt(
+        delivery_id,
+        worker="dead",
+        part=0,
+        intent={"content": "c"},
+        lease=timedelta(seconds=-1),
+        run_id=None,
+    )
+    assert [row.id for row in await store.expired_leases()] == [delivery_id]
+
+
+async def test_the_same_client_key_is_the_same_post(store: Store) -> None:
+    connection_id = await _connected(store)
+    new = NewPost(PostFile(text="hello", key="k1"), (), (connection_id,))
+    made = await asyncio.gather(*(store.create_post(new) for _ in range(10)))
+    assert len({one.post_id for one in made}) == 1
+    assert sum(not one.existing for one in made) == 1
+
+
+async def test_tokens_are_nowhere_in_clear(store: Store, database_url: str) -> None:
+    await _connected(store)
+    account = await store.account("bluesky/studio")
+    assert account.secrets["access_jwt"] == CANARY
+    assert CANARY not in repr(account)
+    with psycopg.connect(database_url) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+        ).fetchall()
+        for (table,) in tables:
+            for row in connection.execute(f"SELECT t::text FROM {table} t").fetchall():
+                assert CANARY not in row[0]
+                assert CANARY.encode().hex() not in row[0]
+
+
+async def test_an_empty_token_never_overwrites_a_good_one(store: Store) -> None:
+    connection_id = await _connected(store)
+    await store.save_tokens(connection_id, Tokens({"access_jwt": "", "refresh_jwt": "new"}))
+    secrets = (await store.account(connection_id)).secrets
+    assert secrets == {"access_jwt": CANARY, "refresh_jwt": "new"}
+
+
+async def test_reconnecting_releases_what_was_held_for_the_owner(store: Store) -> None:
+    delivery_id = await _posted(store)
+    await store.move(delivery_id, State.PLANNED, State.HELD, who_acts="the account's owner")
+    await _connected(store)
+    assert (await store.delivery(delivery_id)).state is State.PLANNED
+
+
+async def test_an_unknown_connection_is_answered_with_the_nearest(store: Store) -> None:
+    await _connected(store)
+    with pytest.raises(InvalidInput, match="did you mean bluesky/studio"):
+        await store.connection("bluesky/studoi")
+
+
+async def test_the_ledger_names_the_first_changed_line(store: Store, database_url: str) -> None:
+    for number in range(5):
+        await _connected(store, f"n{number}")
+    assert (await store.verify()).lines == 5
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
+            connection.execute("UPDATE ledger SET actor = 'mallory' WHERE seq = 3")
+        with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
+            connection.execute("TRUNCATE ledger")
+        connection.execute("ALTER TABLE ledger DISABLE TRIGGER ledger_append_only")
+        connection.execute("UPDATE ledger SET actor = 'mallory' WHERE seq = 3")
+    broken = (await store.verify()).broken
+    assert broken is not None
+    assert (broken.seq, broken.why) == (3, "its content is not what was written")
+
+
+@pytest.mark.parametrize(
+    ("removed", "named"), [(2, 2), (5, 5)], ids=["a line in the middle", "the last line"]
+)
+async def test_a_missing_line_is_named(
+    store: Store, database_url: str, removed: int, named: int
+) -> None:
+    for number in range(5):
+        await _connected(store, f"n{number}")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE ledger DISABLE TRIGGER ledger_append_only")
+        connection.execute("DELETE FROM ledger WHERE seq = %s", (removed,))
+    broken = (await store.verify()).broken
+    assert broken is not None
+    assert broken.seq == named
+    assert "missing" in broken.why
+
+
+async def test_the_chain_holds_under_concurrent_writers(store: Store) -> None:
+    await asyncio.gather(*(_connected(store, f"n{number}") for number in range(40)))
+    walked = await store.verify()
+    assert (walked.lines, walked.broken) == (40, None)
+
+
+def test_migrating_twice_and_from_two_processes_is_safe(empty_database_url: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(2) as pool:
+        versions = pool.map(migrate, [empty_database_url] * 2)
+    assert len({*versions, migrate(empty_database_url)}) == 1
+
+
+def test_a_database_from_the_future_is_refused(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Unavailable, match="newer ClickPost"):
+        migrate(database_url)
+
+
+async def test_rotating_keys_seals_anew_and_survives_a_kill_halfway(
+    settings: Settings, store: Store, database_url: str
+) -> None:
+    first, second = await _connected(store, "a"), await _connected(store, "b")
+    path = settings.home / "master.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    add_key(path)
+    halfway = await Store.open(database_url, Vault.of(settings))
+    await halfway.add_connection(NewConnection("bluesky", "a", "http://x", {"access_jwt": "n"}))
+    again = await Store.open(database_url, Vault.of(settings))  # as after a kill
+    assert (await again.account(first)).secrets["access_jwt"] == "n"
+    assert (await again.account(second)).secrets["access_jwt"] == CANARY
+    assert await again.seal_anew() == 2
+    forget_former(path)
+    after = await Store.open(database_url, Vault.of(settings))
+    assert (await after.account(second)).secrets["access_jwt"] == CANARY
+    with pytest.raises(Unavailable, match="another master key"):
+        await store.account(second)
+    for one in (halfway, again, after):
+        await one.close()
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    Vault.of(settings)
+    (tmp_path / "master.key").chmod(0o644)
+    with pytest.raises(Unavailable, match="chmod 600"):
+        Vault.of(settings)
+
+
+def test_verdicts_leave_the_outcome_unknown_when_in_doubt() -> None:
+    assert verdict_of(ValueError("x"), 1).state is State.UNKNOWN
+    assert verdict_of(asyncio.CancelledError(), 1) == Verdict(
+        "unknown", State.UNKNOWN, "CancelledError", "nobody yet"
+    )
