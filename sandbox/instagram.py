@@ -1,0 +1,332 @@
+"""Instagram's content publishing: containers, status, publish, and the resumable upload host."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.inspect import inspect
+from sandbox.misbehaviour import Orders
+from sandbox.state import State
+
+FIELDS = {
+    "image_url", "video_url", "caption", "alt_text", "media_type", "is_carousel_item", "children",
+    "upload_type", "share_to_feed", "cover_url", "thumb_offset", "user_tags", "location_id",
+    "collaborators", "access_token", "audio_name", "is_ai_generated",
+}  # fmt: skip
+
+
+def step_of(method: str, path: str) -> str:
+    """Name a call for the control endpoint."""
+    for tail, step in (
+        ("/media_publish", "publish"), ("/content_publishing_limit", "quota"), ("/me", "me"),
+        ("/refresh_access_token", "refresh"),
+    ):  # fmt: skip
+        if path.endswith(tail):
+            return step
+    if "/ig-api-upload/" in path:
+        return "upload"
+    if path.endswith("/media"):
+        return "container" if method == "POST" else "list_media"
+    if method == "DELETE":
+        return "delete"
+    return "container_status" if re.search(r"/1788\d+$", path) else "get_media"
+
+
+class Refused(Exception):
+    """A Graph error."""
+
+    def __init__(
+        self, message: str, code: int, subcode: int | None = None, status: int = 400
+    ) -> None:
+        super().__init__(message)
+        error: dict[str, Any] = {"message": message, "type": "OAuthException", "code": code}
+        if subcode:
+            error |= {"error_subcode": subcode, "is_transient": False, "error_user_msg": message}
+        self.response = JSONResponse({"error": error | {"fbtrace_id": "sandbox"}}, status)
+
+
+class Instagram:
+    """The graph host and the upload host."""
+
+    def __init__(self, state: State, orders: Orders, base: str) -> None:
+        self.state, self.orders, self.base = state, orders, base
+
+    def routes(self) -> list[Route]:
+        """Return the routes of the graph host."""
+        guarded = self.guarded
+        return [
+            Route("/refresh_access_token", guarded(self.refresh)),
+            Route("/{v}/me", guarded(self.me)),
+            Route("/{v}/{id}/media", guarded(self.media), methods=["POST"]),
+            Route("/{v}/{id}/media", guarded(self.listed)),
+            Route("/{v}/{id}/media_publish", guarded(self.publish), methods=["POST"]),
+            Route("/{v}/{id}/content_publishing_limit", guarded(self.quota)),
+            Route("/{v}/{id}", guarded(self.one), methods=["GET", "DELETE"]),
+        ]
+
+    def upload_routes(self) -> list[Route]:
+        """Return the routes of the upload host."""
+        path = "/ig-api-upload/{v}/{id}"
+        return [Route(path, self.guarded(self.upload), methods=["POST"])]
+
+    def guarded(self, handler: Any) -> Any:
+        """Answer refusals in the platform's shape."""
+
+        async def run(request: Request) -> Response:
+            version = request.path_params.get("v")
+            try:
+                if version is not None and not re.fullmatch(r"v\d\d\.\d", version):
+                    raise Refused("Unknown path components", 2500)
+                answer = await handler(request)
+            except Refused as refused:
+                return refused.response
+            return answer if isinstance(answer, Response) else JSONResponse(answer)
+
+        return run
+
+    def account(self, token: str | None) -> dict[str, Any]:
+        """Return whose token it is."""
+        found = self.state.by_credential("instagram", "access_token", token or "")
+        if found is None or found["revoked"]:
+            raise Refused("Invalid OAuth access token.", 190, status=401)
+        if found["expired"]:
+            raise Refused("Error validating access token: Session has expired", 190, 463, 401)
+        return found
+
+    def mine(self, request: Request, token: str | None) -> dict[str, Any]:
+        """Return the account, which has to be that of the path."""
+        account = self.account(token)
+        if request.path_params["id"] != account["id"]:
+            raise Refused("Unsupported request. Object does not exist", 100, 33)
+        return account
+
+    async def refresh(self, request: Request) -> Any:
+        account = self.account(request.query_params.get("access_token"))
+        if request.query_params.get("grant_type") != "ig_refresh_token":
+            raise Refused("Invalid grant_type", 100)
+        account["credentials"]["access_token"] = "IGAA" + secrets.token_urlsafe(12)
+        self.state.touch()
+        token = account["credentials"]["access_token"]
+        return {"access_token": token, "token_type": "bearer", "expires_in": 5183944}
+
+    async def me(self, request: Request) -> Any:
+        account = self.account(request.query_params.get("access_token"))
+        return {"user_id": account["id"], "username": account["handle"], "id": "24" + account["id"]}
+
+    async def quota(self, request: Request) -> Any:
+        account = self.mine(request, request.query_params.get("access_token"))
+        used = sum(1 for p in self.state.newest("instagram") if p["account"] == account["id"])
+        config = {"quota_total": 50, "quota_duration": 86400}
+        return {"data": [{"quota_usage": used, "config": config}]}
+
+    async def media(self, request: Request) -> Any:
+        said = {key: str(value) for key, value in (await request.form()).items()}
+        account = self.mine(request, said.get("access_token"))
+        if unknown := set(said) - FIELDS:
+            raise Refused(f"Param {sorted(unknown)[0]} is not allowed", 100)
+        caption = said.get("caption", "")
+        if len(caption) > 2200:
+            raise Refused("The caption was too long", 36004, 2207010)
+        if caption.count("#") > 30 or len(re.findall(r"(?<!\w)@\w", caption)) > 20:
+            raise Refused("Too many tags or mentions", 100, 2207040)
+        container = "1788" + str(secrets.randbelow(10**13)).zfill(13)
+        thing: dict[str, Any] = {
+            "kind": "container", "account": account["id"], "caption": caption, "media": [],
+            "status": "IN_PROGRESS", "at": time.time(), "child": "is_carousel_item" in said,
+            "alt": said.get("alt_text", ""), "error": "",
+        }  # fmt: skip
+        await self.filled(thing, said)
+        self.state.things[container] = thing
+        self.state.touch()
+        answer = {"id": container}
+        if said.get("upload_type") == "resumable":
+            answer["uri"] = (
+                f"{self.base}-upload/ig-api-upload/{request.path_params['v']}/{container}"
+            )
+        return answer
+
+    async def filled(self, thing: dict[str, Any], said: dict[str, str]) -> None:
+        """Take what the container is of: an image, a video to come, or children."""
+        kind = said.get("media_type", "IMAGE")
+        if kind == "CAROUSEL":
+            children = [one for one in said.get("children", "").split(",") if one]
+            if not 2 <= len(children) <= 10:
+                raise Refused("Carousels need 2 to 10 items", 100, 2207028)
+            for one in children:
+                child = self.state.things.get(one)
+                if child is None or not child.get("child") or self.status(one) != "FINISHED":
+                    raise Refused("Media ID is not available", 9007, 2207027)
+                thing["media"] += child["media"]
+            return
+        if kind in ("REELS", "VIDEO"):
+            if said.get("upload_type") == "resumable":
+                thing["status"] = "AWAITING"
+                return
+            await self.fetched(thing, said.get("video_url", ""), "video")
+            return
+        if kind != "IMAGE" or "image_url" not in said:
+            raise Refused("Media type is unknown", 100, 2207023)
+        if len(said.get("alt_text", "")) > 1000:
+            raise Refused("The alt text is too long", 100)
+        await self.fetched(thing, said["image_url"], "image")
+
+    async def fetched(self, thing: dict[str, Any], url: str, kind: str) -> None:
+        """Fetch a file as the platform does; here only from this machine."""
+        if urlsplit(url).hostname not in ("127.0.0.1", "localhost"):
+            raise Refused("The media could not be fetched from this URI", 9004, 2207052)
+        try:
+            async with (
+                httpx.AsyncClient(timeout=20, trust_env=False) as client,
+                client.stream("GET", url) as response,
+            ):
+                response.raise_for_status()
+                path, digest, size = await self.state.receive(response.aiter_bytes())
+        except httpx.HTTPError:
+            raise Refused("The media could not be fetched from this URI", 9004, 2207052) from None
+        await self.taken(thing, path, digest, size, kind)
+
+    async def taken(
+        self, thing: dict[str, Any], path: Any, digest: str, size: int, kind: str
+    ) -> None:
+        """Inspect a file; an image is refused at once, a video when it is processed."""
+        facts = await inspect(path)
+        if kind == "image":
+            if size > 8_000_000:
+                raise Refused("The image is too large to download", 36000, 2207004)
+            if facts.get("format") != "jpeg":
+                raise Refused("The image format is not supported", 36001, 2207005)
+            if not 0.795 <= facts["width"] / facts["height"] <= 1.915:
+                raise Refused("The aspect ratio is not supported", 36003, 2207009)
+        else:
+            thing["error"] = video_fault(facts, size, child=thing["child"])
+        thing["media"] = [{"sha256": digest, "alt": thing["alt"], **facts}]
+        thing["status"], thing["at"] = "IN_PROGRESS", time.time()
+
+    async def upload(self, request: Request) -> Any:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme != "OAuth":
+            raise Refused("Invalid OAuth access token.", 190, status=401)
+        account = self.account(token)
+        thing = self.state.things.get(request.path_params["id"])
+        if thing is None or thing["account"] != account["id"]:
+            raise Refused("Object does not exist", 100, 33)
+        path, digest, size = await self.state.receive(request.stream())
+        whole = (
+            request.headers.get("file_size") == str(size) and request.headers.get("offset") == "0"
+        )
+        if not whole:
+            info = {
+                "retriable": False,
+                "type": "ProcessingFailedError",
+                "message": "offset or size",
+            }
+            return JSONResponse({"debug_info": info}, 400)
+        await self.taken(thing, path, digest, size, "video")
+        if self.orders.take("instagram", "upload", "fail_processing"):
+            thing["error"] = "2207026"
+        self.state.touch()
+        return {"success": True, "message": "Upload successful."}
+
+    def status(self, container: str) -> str:
+        """Return a container's status code, as time passes."""
+        thing = self.state.things[container]
+        kind = thing["media"][0]["kind"] if thing["media"] else "none"
+        patience = self.state.processing_seconds if kind == "video" else 0.0
+        if thing["status"] == "IN_PROGRESS" and time.time() - thing["at"] >= patience:
+            thing["status"] = "ERROR" if thing["error"] else "FINISHED"
+        if thing["status"] == "FINISHED" and time.time() - thing["at"] > 86400:
+            thing["status"] = "EXPIRED"
+        return "IN_PROGRESS" if thing["status"] == "AWAITING" else str(thing["status"])
+
+    async def publish(self, request: Request) -> Any:
+        said = await request.form()
+        account = self.mine(request, str(said.get("access_token")))
+        container = str(said.get("creation_id"))
+        thing = self.state.things.get(container)
+        if thing is None or thing.get("account") != account["id"] or thing["child"]:
+            raise Refused("Media ID is not available", 24, 2207006)
+        match self.status(container):
+            case "PUBLISHED" | "EXPIRED":
+                raise Refused("The media is not available or expired", 24, 2207008)
+            case "FINISHED":
+                thing["status"] = "PUBLISHED"
+            case "ERROR":
+                raise Refused("The media could not be processed", 24, 2207006)
+            case _:
+                raise Refused("Media ID is not available", 9007, 2207027)
+        media_id = "1792" + str(secrets.randbelow(10**13)).zfill(13)
+        self.state.add_post(
+            "instagram", account["id"], media_id, text=thing["caption"], media=thing["media"],
+            created_at=stamp(), handle=account["handle"], container=container,
+        )  # fmt: skip
+        return {"id": media_id}
+
+    def shown(self, post: dict[str, Any], fields: str) -> dict[str, Any]:
+        """Return the fields of a post that were asked for."""
+        host = self.base.rsplit("/", 1)[0]
+        known = {
+            "id": post["id"], "caption": post["text"], "timestamp": post["created_at"],
+            "permalink": f"{host}/p/instagram/{post['id']}", "shortcode": post["id"],
+            "media_type": "CAROUSEL_ALBUM" if len(post["media"]) > 1 else "IMAGE",
+        }  # fmt: skip
+        return {key: known[key] for key in {"id", *fields.split(",")} if key in known}
+
+    async def one(self, request: Request) -> Any:
+        account = self.account(request.query_params.get("access_token"))
+        thing_id, fields = request.path_params["id"], request.query_params.get("fields", "")
+        if thing_id == account["id"]:
+            return {"id": account["id"], "username": account["handle"]}
+        thing = self.state.things.get(thing_id)
+        if thing is not None and thing.get("account") == account["id"]:
+            code = self.status(thing_id)
+            words = {"ERROR": f"Error: Media upload has failed with error code {thing['error']}"}
+            return {"status_code": code, "status": words.get(code, code.title()), "id": thing_id}
+        post = self.state.posts.get(f"instagram/{thing_id}")
+        if post is None or post["deleted"] or post["account"] != account["id"]:
+            raise Refused("Unsupported request. Object does not exist", 100, 33)
+        if request.method == "DELETE":
+            post["deleted"] = True
+            self.state.touch()
+            return {"success": True}
+        return self.shown(post, fields)
+
+    async def listed(self, request: Request) -> Any:
+        account = self.mine(request, request.query_params.get("access_token"))
+        rows = [p for p in self.state.newest("instagram") if p["account"] == account["id"]]
+        fields = request.query_params.get("fields", "id")
+        return {"data": [self.shown(post, fields) for post in rows if not post["deleted"]][:25]}
+
+
+def stamp() -> str:
+    """Return the time as Graph writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
+
+
+def video_fault(facts: dict[str, Any], size: int, *, child: bool) -> str:
+    """Return the subcode of what is wrong with a video, or an empty string."""
+    if facts.get("kind") != "video":
+        return "2207026"
+    longest, largest = (60, 100_000_000) if child else (900, 300_000_000)
+    fine = (
+        facts["codec"] in ("h264", "hevc")
+        and "420p" in facts["pixels"]
+        and 22.9 <= facts["fps"] <= 60.5
+        and facts["width"] <= 1920
+        and facts["duration"] + 0.05 >= 3
+        and facts["duration"] <= longest + 0.1
+        and facts["bitrate"] <= 26_000_000
+        and facts["audio"] in (None, "aac")
+        and (facts["audio_rate"] or 0) <= 48000
+        and facts["moov_in_front"]
+        and size <= largest
+    )
+    return "" if fine else "2207026"
