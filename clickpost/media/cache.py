@@ -1,0 +1,76 @@
+"""Keeps originals and renditions under their hashes; what is there is whole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clickpost.errors import Unavailable
+from clickpost.media.plan import Profile
+
+_SUFFIX = {"jpeg": ".jpg", "matroska": ".mkv"}
+
+
+class Cache:
+    """A folder of `originals` and `renditions`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, path: Path, sha256: str) -> Path:
+        """Copy an original in, unless it is there; return where it is."""
+        target = self.folder / "originals" / sha256[:2] / (sha256 + path.suffix.lower()[:8])
+        if not target.exists():
+            with self._fresh(target) as part:
+                shutil.copyfile(path, part)
+                if _digest(part) != sha256:
+                    raise Unavailable(f"{path.name} changed while it was read; try again")
+        return target
+
+    def rendition(self, sha256: str, profile: Profile) -> Path:
+        """Return where the rendition is, or will be."""
+        suffix = _SUFFIX.get(profile.format, f".{profile.format}")
+        name = f"{sha256[:32]}-{profile.hash[:32]}{suffix}"
+        return self.folder / "renditions" / sha256[:2] / name
+
+    @contextmanager
+    def fresh(self, targets: list[Path]) -> Iterator[list[Path]]:
+        """Yield a place for each target to be written to; all appear at once, or none does."""
+        parts = []
+        try:
+            with _room():
+                for target in targets:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    parts.append(target.with_name(f".{secrets.token_hex(6)}-{target.name}"))
+                yield parts
+                for part, target in zip(parts, targets, strict=True):
+                    os.replace(part, target)
+        finally:
+            for part in parts:
+                part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _fresh(self, target: Path) -> Iterator[Path]:
+        with self.fresh([target]) as parts:
+            yield parts[0]
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Unavailable("the disk is full: free some room, then retry") from None
+        raise
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
