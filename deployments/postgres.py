@@ -70,9 +70,13 @@ class Postgres:
         if self.pid() is None:
             return
         command = [str(self._server.bin_path / "pg_ctl"), "-D", str(self.data), "-m", "fast"]
-        user = {"user": self._server.system_user} if self._server.system_user else {}
         subprocess.run(
-            [*command, "-w", "stop"], check=False, capture_output=True, timeout=60, cwd="/", **user
+            [*command, "-w", "stop"],
+            check=False,
+            capture_output=True,
+            timeout=60,
+            cwd="/",
+            user=self._server.system_user,
         )
 
     def pid(self) -> int | None:

@@ -1,0 +1,28 @@
+"""The command `clickpost`: puts the subjects together."""
+
+from __future__ import annotations
+
+import typer
+
+from cli import audit, bench, connections, policy, posts, sandbox, stack
+
+app = typer.Typer(
+    name="clickpost",
+    help="Put a post on every connected platform: once, on time, or with a reason.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+stack.add_to(app)
+connections.add_to(app)
+posts.add_to(app)
+app.add_typer(policy.app, name="policy")
+app.add_typer(audit.app, name="audit")
+app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(bench.app, name="bench")
+
+
+def run() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,124 @@
+"""Makes Prefect know our flows: one work pool, and a deployment for each flow."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.flows import Flow
+from prefect.utilities.callables import parameter_schema
+
+from deployments.warm_worker import TYPE, WarmWorker
+from flows.publish import prepare, publish, takedown
+from flows.publish_due import publish_due
+from flows.sweep import sweep_deliveries
+
+POOL = "clickpost"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One deployment: its flow, where it is, and how often it runs by itself."""
+
+    flow: Flow[Any, Any]
+    entrypoint: str
+    description: str
+    every: timedelta | None = None
+    tags: tuple[str, ...] = ()
+
+
+DEPLOYMENTS = (
+    Spec(
+        publish,
+        "flows.publish.publish",
+        "**Publish a post now**, on every target that is not settled yet. Running it again sends"
+        " nothing twice: what is live stays live, what is unknown is looked for first.",
+        tags=("publishing",),
+    ),
+    Spec(
+        prepare,
+        "flows.publish.prepare",
+        "**Prepare a scheduled post** ahead of its time: renditions, wording, uploads. Nothing"
+        " becomes visible.",
+        tags=("publishing",),
+    ),
+    Spec(
+        takedown,
+        "flows.publish.takedown",
+        "**Take a post down** on every platform that can, and say where it cannot be done.",
+        tags=("publishing",),
+    ),
+    Spec(
+        publish_due,
+        "flows.publish_due.publish_due",
+        "**Send everything that is due at one moment.** Made by `clickpost publish --at`: one run"
+        " for each moment, one task run for each delivery.",
+        tags=("publishing", "scheduled"),
+    ),
+    Spec(
+        sweep_deliveries,
+        "flows.sweep.sweep_deliveries",
+        "**Find what is stuck and move it on**: lost leases, unknown outcomes, overdue deliveries.",
+        every=timedelta(minutes=1),
+        tags=("sweep",),
+    ),
+)
+
+
+async def apply() -> None:
+    """Make the pool and the deployments as they are here; a second time changes nothing."""
+    async with get_client() as client:
+        await _pool(client)
+        for spec in DEPLOYMENTS:
+            await _deployment(client, spec)
+
+
+async def _pool(client: PrefectClient) -> None:
+    template = WarmWorker.get_default_base_job_template()
+    try:
+        pool = await client.read_work_pool(POOL)
+    except ObjectNotFound:
+        try:
+            await client.create_work_pool(
+                WorkPoolCreate(name=POOL, type=TYPE, base_job_template=template)
+            )
+        except ObjectAlreadyExists:
+            return
+        return
+    if pool.is_paused:
+        await client.update_work_pool(POOL, WorkPoolUpdate(is_paused=False))
+
+
+async def _deployment(client: PrefectClient, spec: Spec) -> None:
+    flow_id = await client.create_flow(spec.flow)
+    schedules = (
+        [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=spec.every), active=True)]
+        if spec.every
+        else []
+    )
+    await client.create_deployment(
+        flow_id=flow_id,
+        name=spec.flow.name,
+        schedules=schedules,
+        work_pool_name=POOL,
+        tags=list(spec.tags),
+        description=spec.description,
+        entrypoint=spec.entrypoint,
+        path=None,
+        enforce_parameter_schema=True,
+        parameter_openapi_schema=parameter_schema(spec.flow).model_dump(exclude_unset=True),
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(apply())

@@ -1,0 +1,81 @@
+"""Starts and cancels flow runs over Prefect's REST API, without importing Prefect."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from clickpost.errors import Unavailable
+from clickpost.settings import Settings
+
+
+def api_url(settings: Settings) -> str:
+    """Return the address of Prefect's API."""
+    return (
+        settings.prefect_api_url or f"http://{settings.host}:{settings.prefect_port}/api"
+    ).rstrip("/")
+
+
+def ui_url(settings: Settings) -> str:
+    """Return the address of Prefect's UI."""
+    return api_url(settings).removesuffix("/api")
+
+
+def _client(settings: Settings) -> httpx.Client:
+    secret = os.environ.get("PREFECT_API_AUTH_STRING")
+    auth = tuple(secret.split(":", 1)) if secret and ":" in secret else None
+    return httpx.Client(base_url=api_url(settings), timeout=30, auth=auth)  # type: ignore[arg-type]
+
+
+def start(
+    settings: Settings,
+    flow: str,
+    parameters: Mapping[str, Any],
+    *,
+    at: datetime | None = None,
+    key: str | None = None,
+    tags: Sequence[str] = (),
+    name: str | None = None,
+) -> str:
+    """Create a run of `flow`'s deployment, now or `at` a moment, and return its id.
+
+    The same idempotency `key` returns the run that exists. Raises Unavailable, with what to do,
+    where Prefect cannot be reached or does not know the deployment.
+    """
+    body: dict[str, Any] = {
+        "parameters": dict(parameters),
+        "tags": list(tags),
+        "state": {
+            "type": "SCHEDULED",
+            "state_details": {"scheduled_time": (at or datetime.now(UTC)).isoformat()},
+        },
+    }
+    if key is not None:
+        body["idempotency_key"] = key
+    if name is not None:
+        body["name"] = name
+    try:
+        with _client(settings) as client:
+            deployment = client.get(f"/deployments/name/{flow}/{flow}")
+            if deployment.status_code == httpx.codes.NOT_FOUND:
+                raise Unavailable(f"Prefect does not know the flow {flow}. Run: clickpost up")
+            deployment.raise_for_status()
+            made = client.post(f"/deployments/{deployment.json()['id']}/create_flow_run", json=body)
+            made.raise_for_status()
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        raise Unavailable(f"Prefect refused to start {flow}: HTTP {status}") from None
+    except httpx.TransportError:
+        raise Unavailable(
+            f"Prefect does not answer at {api_url(settings)}. Run: clickpost up"
+        ) from None
+    return str(made.json()["id"])
+
+
+def run_url(settings: Settings, run_id: str) -> str:
+    """Return the page of one run in the Prefect UI."""
+    return f"{ui_url(settings)}/runs/flow-run/{run_id}"

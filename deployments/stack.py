@@ -1,0 +1,301 @@
+"""The one-machine stack: PostgreSQL, Prefect server, worker, gateway, sandbox; up, status, down."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from clickpost.errors import Unavailable
+from clickpost.settings import PROJECT, Settings
+from clickpost.store.database import migrate
+from deployments import runs
+from deployments.postgres import Postgres
+from deployments.processes import PYTHON, Part, Processes, memory_of
+
+Say = Callable[[str], None]
+
+_LEAST_ROOM = 500_000_000
+#: The order of a stop: who takes work first, who holds the data last.
+STOPPING = ("worker", "gateway", "sandbox", "prefect")
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """Where one part stands; `memory` in bytes."""
+
+    name: str
+    state: str
+    pid: int | None = None
+    url: str | None = None
+    memory: int = 0
+    log: str | None = None
+
+
+class Stack:
+    """The parts that `settings` call for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.home = settings.home
+        self.processes = Processes(settings.home)
+
+    def up(self, *, sandbox: bool = False, say: Say = lambda _: None) -> list[PartStatus]:
+        """Start what does not run, reuse what does; what fails halfway is stopped again.
+
+        Raises Unavailable with what to do about it.
+        """
+        self._make_home()
+        with self._lock(say):
+            started: list[str] = []
+            try:
+                self._up(sandbox, say, started)
+            except BaseException as error:
+                for name in reversed(started):
+                    self._stop_one(name)
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    raise Unavailable(f"the disk of {self.home} is full") from None
+                raise
+        return self.status()
+
+    def down(self, say: Say = lambda _: None) -> list[str]:
+        """Stop every part that we started, and return their names."""
+        if not self.home.exists():
+            return []
+        stopped = []
+        with self._lock(say):
+            for name in (*STOPPING, "postgres"):
+                if self._runs(name):
+                    say(f"stopping {name}")
+                    self._stop_one(name)
+                    stopped.append(name)
+        return stopped
+
+    def status(self) -> list[PartStatus]:
+        """Return where each part stands."""
+        found = [self._database_status()]
+        for part in self.parts(sandbox=True):
+            process = self.processes.running(part.name)
+            state = "stopped"
+            if process is not None:
+                state = "running" if self.processes.is_well(part) else "not answering"
+            url = part.health.rsplit("/", 1)[0] if part.health else None
+            found.append(
+                PartStatus(
+                    part.name,
+                    state,
+                    process.pid if process else None,
+                    runs.ui_url(self.settings) if part.name == "prefect" else url,
+                    memory_of(process) if process else 0,
+                    str(self.processes.logs / f"{part.name}.log") if process else None,
+                )
+            )
+        if self.settings.prefect_api_url:
+            external = PartStatus("prefect", "external", url=runs.ui_url(self.settings))
+            found.insert(1, external)
+        return found
+
+    def parts(self, *, sandbox: bool) -> list[Part]:
+        """Return the processes that belong to the stack."""
+        parts = []
+        if not self.settings.prefect_api_url:
+            parts.append(self._prefect())
+        parts += [self._worker(), self._gateway()]
+        return [*parts, self._sandbox()] if sandbox else parts
+
+    def _up(self, sandbox: bool, say: Say, started: list[str]) -> None:
+        url = self._database(say, started)
+        wanted = self.parts(sandbox=sandbox)
+        waiting = []
+        # All but the worker at once; it needs the Prefect server and its deployments.
+        for part in [one for one in wanted if one.name != "worker"]:
+            if self.processes.running(part.name) is not None and self.processes.is_well(part):
+                continue
+            self.processes.stop(part.name, patience=5)
+            say(f"starting {part.name}")
+            started.append(part.name)
+            waiting.append((part, self.processes.start(part)))
+        migrate(url)
+        for part, process in waiting:
+            self.processes.wait(part, process, lambda: say(f"waiting for {part.name}"))  # noqa: B023
+        worker = self._worker()
+        if waiting or self.processes.running("worker") is None:
+            say("registering flows with Prefect")
+            self._register()
+        if self.processes.running("worker") is None:
+            say("starting worker")
+            started.append("worker")
+            self.processes.start(worker)
+
+    def _database(self, say: Say, started: list[str]) -> str:
+        """Start the embedded PostgreSQL unless a URL names another one; return our database's URL."""
+        if self.settings.database_url is not None:
+            return self.settings.database_url.get_secret_value()
+        server = Postgres(self.home)
+        if server.pid() is None:
+            say("starting postgres")
+            started.append("postgres")
+        server.start()
+        server.make("clickpost", "prefect")
+        url = server.url("clickpost")
+        _write_secret(self.home / "database.url", url)
+        return url
+
+    def _database_status(self) -> PartStatus:
+        if self.settings.database_url is not None:
+            return PartStatus("postgres", "external")
+        if not (self.home / "postgres").exists():
+            return PartStatus("postgres", "stopped")
+        pid = Postgres(self.home).pid()
+        if pid is None:
+            return PartStatus("postgres", "stopped")
+        log = str(self.home / "postgres" / "log")
+        return PartStatus("postgres", "running", pid, None, memory_of(psutil.Process(pid)), log)
+
+    def _runs(self, name: str) -> bool:
+        if name == "postgres":
+            exists = (self.home / "postgres").exists() and self.settings.database_url is None
+            return exists and Postgres(self.home).pid() is not None
+        return self.processes.running(name) is not None
+
+    def _stop_one(self, name: str) -> None:
+        if name == "postgres":
+            Postgres(self.home).stop()
+        else:
+            self.processes.stop(name)
+
+    def _register(self) -> None:
+        """Make Prefect know pool and deployments, in a process of its own with its settings."""
+        done = subprocess.run(
+            [PYTHON, "-m", "deployments.registry"],
+            env={**os.environ, **self._prefect_client(), **self._ours()},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise Unavailable(f"Prefect did not take the flows: {last}")
+
+    def _ours(self) -> dict[str, str]:
+        """Return our settings for a child process."""
+        said = {"CLICKPOST_HOME": str(self.home), "CLICKPOST_HOST": self.settings.host}
+        for name in ("prefect_port", "gateway_port", "sandbox_port", "worker_limit"):
+            said[f"CLICKPOST_{name.upper()}"] = str(getattr(self.settings, name))
+        for name in ("policies", "media", "public_url", "log_format", "log_level"):
+            if value := getattr(self.settings, name):
+                said[f"CLICKPOST_{name.upper()}"] = str(value)
+        return said | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
+
+    def _prefect_client(self) -> dict[str, str]:
+        """Return what a client of the Prefect server needs to know."""
+        said = {
+            "PREFECT_API_URL": runs.api_url(self.settings),
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_PROFILES_PATH": str(self.home / "prefect" / "profiles.toml"),
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "clickpost",
+            "PREFECT_WORKER_QUERY_SECONDS": "3",
+            "DO_NOT_TRACK": "1",
+        }
+        if secret := os.environ.get("PREFECT_API_AUTH_STRING"):
+            said["PREFECT_API_AUTH_STRING"] = secret
+        return said
+
+    def _prefect(self) -> Part:
+        port = self.settings.prefect_port
+        host = self.settings.host
+        environment = self._prefect_client() | {
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+            "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "12",
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        }
+        if self.settings.database_url is None and (self.home / "database.url").exists():
+            url = (self.home / "database.url").read_text().strip()
+            url = url.replace("/clickpost?", "/prefect?")
+            environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url.replace(
+                "postgresql://", "postgresql+asyncpg://"
+            )
+        start = (PYTHON, "-m", "prefect", "server", "start")
+        command = (*start, "--host", host, "--port", str(port))
+        health = f"http://{host}:{port}/api/health"
+        return Part("prefect", command, port, "CLICKPOST_PREFECT_PORT", health, environment, 120)
+
+    def _worker(self) -> Part:
+        command = (PYTHON, "-m", "deployments.worker")
+        environment = self._ours() | self._prefect_client()
+        return Part("worker", command, 0, "", None, environment)
+
+    def _gateway(self) -> Part:
+        port, host = self.settings.gateway_port, self.settings.host
+        command = (PYTHON, "-m", "deployments.gateway", "--host", host, "--port", str(port))
+        health = f"http://{host}:{port}/healthz"
+        return Part("gateway", command, port, "CLICKPOST_GATEWAY_PORT", health, self._ours())
+
+    def _sandbox(self) -> Part:
+        port = self.settings.sandbox_port
+        data = str(self.home / "sandbox")
+        command = (PYTHON, "-m", "sandbox", "--port", str(port), "--data", data)
+        health = f"http://127.0.0.1:{port}/healthz"
+        return Part("sandbox", command, port, "CLICKPOST_SANDBOX_PORT", health, self._ours())
+
+    def _make_home(self) -> None:
+        """Make the state folder, ours alone; say clearly where that cannot be done."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            for name in ("run", "logs"):
+                (self.home / name).mkdir(exist_ok=True, mode=0o700)
+            (self.home / "run" / ".probe").write_text("")
+        except PermissionError:
+            raise Unavailable(
+                f"{self.home} belongs to another user. Choose a folder of your own:"
+                " CLICKPOST_HOME=FOLDER (and other ports, if that user's stack runs)"
+            ) from None
+        except OSError as error:
+            raise Unavailable(f"{self.home} cannot be used: {error.strerror}") from None
+        if self.home.stat().st_uid != os.getuid():
+            raise Unavailable(
+                f"{self.home} belongs to another user. Choose a folder of your own:"
+                " CLICKPOST_HOME=FOLDER"
+            )
+        free = shutil.disk_usage(self.home).free
+        if free < _LEAST_ROOM:
+            raise Unavailable(
+                f"only {free // 1_000_000} MB are free for {self.home}; ClickPost needs"
+                f" {_LEAST_ROOM // 1_000_000} MB"
+            )
+
+    @contextlib.contextmanager
+    def _lock(self, say: Say) -> Iterator[None]:
+        """Let one `up` or `down` work at a time; the next waits and reuses."""
+        with (self.home / "lock").open("w") as file:
+            waited = False
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not waited:
+                        say("another clickpost command is starting or stopping the stack; waiting")
+                    waited = True
+                    time.sleep(0.2)
+            yield
+
+
+def _write_secret(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")
+    fresh.replace(path)

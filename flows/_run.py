@@ -1,0 +1,134 @@
+"""What flows share: tasks named by step, post and connection, and an end state that is true."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from prefect import State as PrefectState
+from prefect import tags, task
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from clickpost import publishing
+from clickpost.delivery import State
+from clickpost.logs import logger
+from tasks import preparing, reporting, sending
+from tasks.sending import Step
+
+log = logger("flows")
+
+#: How long one run follows a platform's processing before the sweep takes over.
+PATIENCE = 90.0
+
+
+@task(name="prepare", task_run_name="prepare {post_id}", retries=2, retry_delay_seconds=2)
+async def prepare(post_id: str) -> list[str]:
+    """Choose media, word the text and make the renditions for all targets of the post."""
+    return await preparing.compose(post_id, reporting.progress(post_id))
+
+
+@task(name="upload", task_run_name="upload {post_id} {connection}")
+async def upload(delivery_id: str, post_id: str, connection: str) -> Step:
+    """Upload and reserve what one delivery needs; nobody sees anything yet."""
+    return await sending.ready(delivery_id)
+
+
+@task(name="send", task_run_name="send {post_id} {connection}", retries=0)
+async def send(delivery_id: str, post_id: str, connection: str) -> Step:
+    """Make one post visible, at most once: intent before, verdict after."""
+    return await sending.send(delivery_id, run_id=str(flow_run.id or "") or None)
+
+
+@task(name="follow", task_run_name="follow {post_id} {connection}")
+async def follow(delivery_id: str, post_id: str, connection: str) -> Step:
+    """Ask the platform how far its processing has come."""
+    return await sending.follow(delivery_id, PATIENCE)
+
+
+@task(name="look", task_run_name="look {post_id} {connection}")
+async def look(delivery_id: str, post_id: str, connection: str) -> Step:
+    """Settle an unknown outcome by looking at the account."""
+    return await sending.reconcile(delivery_id)
+
+
+@task(name="take-down", task_run_name="take-down {post_id} {connection}")
+async def take_down(delivery_id: str, post_id: str, connection: str) -> Step:
+    """Delete one delivery's post at its platform."""
+    return await sending.take_down(delivery_id)
+
+
+@task(name="report", task_run_name="report {post_id}")
+async def report(post_id: str) -> None:
+    """Write the post's report: where it is, and who must act next."""
+    await reporting.report(post_id)
+
+
+async def deliver(row: reporting.Row) -> Step:
+    """Take one delivery as far as it goes now: upload, send, follow, look, send again.
+
+    Waits that are longer than `publishing.LONGEST_WAIT` are left to the sweep.
+    """
+    with tagged(row):
+        step = Step(row.state)
+        while not step.ended:
+            step = await _next(row, step)
+            if step.ended:
+                break
+            if step.wait > publishing.LONGEST_WAIT.total_seconds() or step.parked:
+                break
+            await asyncio.sleep(step.wait)
+    return step
+
+
+async def _next(row: reporting.Row, step: Step) -> Step:
+    named = (row.delivery_id, row.post_id, row.connection)
+    match step.state:
+        case State.PREPARING if row.has_media:
+            return await upload(*named)
+        case State.PREPARING | State.READY:
+            return await send(*named)
+        case State.PROCESSING:
+            return await follow(*named)
+        case State.UNKNOWN:
+            return await look(*named)
+        case _:
+            return Step(step.state, parked=True)
+
+
+def tagged(row: reporting.Row) -> AbstractContextManager[Any]:
+    """Tag task runs so that an operator finds them by platform, post and connection."""
+    platform = row.connection.partition("/")[0]
+    return tags(f"platform:{platform}", f"post:{row.post_id}", f"connection:{row.connection}")
+
+
+def ended(steps: Sequence[Step | BaseException], what: str = "") -> PrefectState[Any]:
+    """Return the run's end state: failed where somebody must act, and a message that counts."""
+    broken = [step for step in steps if isinstance(step, BaseException)]
+    counts = sending.counted([step for step in steps if isinstance(step, Step)])
+    message = what + publishing.said(counts)
+    if broken:
+        kinds = ", ".join(sorted({type(error).__name__ for error in broken}))
+        message += f"; {len(broken)} stopped by an error of ours ({kinds})"
+    bad = {State.FAILED, State.HELD, State.MISSED, State.UNKNOWN} & counts.keys()
+    return Failed(message=message) if broken or bad else Completed(message=message)
+
+
+def taken(steps: Sequence[Step | BaseException]) -> PrefectState[Any]:
+    """Return a takedown's end state: failed where something stays visible."""
+    done = [step for step in steps if isinstance(step, Step)]
+    removed = sum(step.state is State.REMOVED for step in done)
+    message = f"{removed} of {len(steps)} taken down"
+    return Completed(message=message) if removed == len(steps) else Failed(message=message)
+
+
+def swept(steps: Sequence[Step | BaseException], lost: int) -> PrefectState[Any]:
+    """Return a sweep's end state: it fails only for an error of ours."""
+    if not steps and not lost:
+        return Completed(message="nothing was stuck")
+    counts = sending.counted([step for step in steps if isinstance(step, Step)])
+    message = f"moved on {len(steps)}: {publishing.said(counts)}; {lost} sends lost their worker"
+    broken = any(isinstance(step, BaseException) for step in steps)
+    return Failed(message=message) if broken else Completed(message=message)

@@ -1,0 +1,81 @@
+"""Publishes one post on all its targets: load, prepare, send, record, report."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import State as PrefectState
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows import _run
+from tasks import reporting
+from tasks.sending import Step
+
+
+class PostChoice(BaseModel):
+    """Which post a run is about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    post_id: str = Field(
+        title="Post",
+        description="The post's id, as `clickpost posts` prints it: post_ and letters.",
+        pattern=r"^post_[0-9a-z]+$",
+        examples=["post_01jd8x3v5t6h2k9m"],
+    )
+
+
+@flow(name="publish", flow_run_name="publish {post.post_id}", validate_parameters=True)
+async def publish(post: PostChoice) -> PrefectState[Any]:
+    """Publish a post now, on every target that is not settled yet.
+
+    Targets go side by side and never stop one another. Running it again sends nothing twice:
+    what is live stays live, what is unknown is looked for first.
+    """
+    if any(row.state == "planned" for row in await reporting.rows(post.post_id)):
+        await _run.prepare(post.post_id)
+    rows = await reporting.rows(post.post_id)
+    steps = await asyncio.gather(*(_run.deliver(row) for row in rows), return_exceptions=True)
+    await _run.report(post.post_id)
+    return _run.ended(steps)
+
+
+@flow(name="prepare", flow_run_name="prepare {post.post_id}", validate_parameters=True)
+async def prepare(post: PostChoice) -> PrefectState[Any]:
+    """Prepare a scheduled post ahead of its time: renditions, wording, uploads.
+
+    Nothing becomes visible; at the due moment only the send is left.
+    """
+    await _run.prepare(post.post_id)
+    rows = [row for row in await reporting.rows(post.post_id) if row.may_upload]
+    steps = await asyncio.gather(*(_ahead(row) for row in rows), return_exceptions=True)
+    await _run.report(post.post_id)
+    settled = [Step(row.state) for row in await reporting.rows(post.post_id)]
+    broken = [step for step in steps if isinstance(step, BaseException)]
+    return _run.ended([*settled, *broken], "prepared: ")
+
+
+async def _ahead(row: reporting.Row) -> None:
+    """Upload one delivery and wait until the platform is done with it."""
+    with _run.tagged(row):
+        for _ in range(60):
+            step = await _run.upload(row.delivery_id, row.post_id, row.connection)
+            if step.state != "preparing" or not step.wait:
+                return
+            await asyncio.sleep(step.wait)
+
+
+@flow(name="takedown", flow_run_name="takedown {post.post_id}", validate_parameters=True)
+async def takedown(post: PostChoice) -> PrefectState[Any]:
+    """Delete a post on every platform that can, and say where it cannot be done."""
+    rows = [row for row in await reporting.rows(post.post_id) if row.may_be_taken_down]
+    steps = await asyncio.gather(*(_taken(row) for row in rows), return_exceptions=True)
+    await _run.report(post.post_id)
+    return _run.taken(steps)
+
+
+async def _taken(row: reporting.Row) -> Step:
+    with _run.tagged(row):
+        return await _run.take_down(row.delivery_id, row.post_id, row.connection)

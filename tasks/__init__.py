@@ -1,0 +1,1 @@
+"""Thin shells around one decision: load, decide, act, record."""

@@ -1,0 +1,77 @@
+"""Joins the parts: one store, one HTTP client and one set of policies for a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from dataclasses import dataclass
+
+import httpx
+
+import connectors
+from clickpost import logs
+from clickpost.contract import Account
+from clickpost.media import Cache
+from clickpost.policy.load import load_platforms, narrowed
+from clickpost.policy.shape import PlatformPolicy
+from clickpost.settings import Settings
+from clickpost.store import Store
+from clickpost.store.tables import Connection
+from clickpost.store.vault import Vault
+from connectors._api import client
+
+
+@dataclass(frozen=True)
+class House:
+    """What every task needs, opened once for each event loop."""
+
+    settings: Settings
+    store: Store
+    vault: Vault
+    client: httpx.AsyncClient
+    cache: Cache
+    name: str
+
+    def policy(self, connection: Connection) -> PlatformPolicy:
+        """Return the platform's policy, narrowed by what the account's own server told."""
+        platforms = load_platforms(self.settings.policies)
+        return narrowed(platforms[connection.platform], connection.limits or {})
+
+    def connector(self, account: Account, policy: PlatformPolicy) -> object:
+        """Return the connector that speaks for `account`."""
+        return connectors.connector(account, policy, self.client)
+
+
+_houses: dict[asyncio.AbstractEventLoop, House] = {}
+_opening = asyncio.Lock()
+
+
+async def house() -> House:
+    """Return the process's house, opening it on first use."""
+    loop = asyncio.get_running_loop()
+    if found := _houses.get(loop):
+        return found
+    async with _opening:
+        if loop not in _houses:
+            _houses[loop] = await _open(Settings())
+    return _houses[loop]
+
+
+async def _open(settings: Settings) -> House:
+    logs.configure(settings.log_format, settings.log_level)
+    return House(
+        settings=settings,
+        store=await Store.of(settings),
+        vault=Vault.of(settings),
+        client=client(),
+        cache=Cache(settings.media_root),
+        name=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+async def close() -> None:
+    """Close what this loop opened."""
+    if found := _houses.pop(asyncio.get_running_loop(), None):
+        await found.client.aclose()
+        await found.store.close()

@@ -1,0 +1,131 @@
+"""Takes a post in: checks what was written, brings its files into the house, stores it once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from clickpost.draft import Enclosed, PostFile, strangers
+from clickpost.errors import ContentRejected, InvalidInput
+from clickpost.media import Cache, Probed, probe
+from clickpost.store import Created, FileFacts, NewPost, Store
+from clickpost.store.tables import Connection
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One file of the post, probed and still where its author keeps it."""
+
+    file: str
+    path: Path
+    alt: str
+    probed: Probed
+
+
+async def look(post: PostFile, folder: Path) -> list[Looked]:
+    """Probe every file of the post; raise with the faults of all that cannot be used."""
+    if unknown := strangers(post):
+        raise InvalidInput("not among the post's media: " + "; ".join(unknown))
+    found = await asyncio.gather(
+        *(asyncio.to_thread(_look_at, folder, item.file, item.alt) for item in post.media),
+        return_exceptions=True,
+    )
+    good = [one for one in found if isinstance(one, Looked)]
+    bad = [one for one in found if isinstance(one, BaseException)]
+    for error in bad:
+        if not isinstance(error, ContentRejected | InvalidInput):
+            raise error
+    if bad:
+        raise InvalidInput("\n".join(str(error) for error in bad))
+    return good
+
+
+def _look_at(folder: Path, file: str, alt: str) -> Looked:
+    path = (folder / file).expanduser()
+    if not path.is_file():
+        raise InvalidInput(f"media {file}: there is no such file")
+    try:
+        return Looked(file=file, path=path, alt=alt, probed=probe(path))
+    except ContentRejected as error:
+        raise InvalidInput(f"media {file}: {error}") from None
+    except PermissionError:
+        raise InvalidInput(f"media {file}: may not be read") from None
+
+
+def moment(post: PostFile) -> datetime | None:
+    """Return when the post is due, aware; raise InvalidInput for a time without a zone."""
+    if post.at is None:
+        return None
+    if post.at.tzinfo is not None:
+        return post.at.astimezone(UTC)
+    if post.zone is None:
+        raise InvalidInput("at: needs an offset (2026-12-01T09:00+01:00) or a `zone`")
+    try:
+        zone = ZoneInfo(post.zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise InvalidInput(f"zone: {post.zone} is no IANA time zone (e.g. Europe/Berlin)") from None
+    local = post.at.replace(tzinfo=zone)
+    if local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != post.at:
+        raise InvalidInput(f"at: {post.at} does not exist in {post.zone} (clocks go forward)")
+    return local.astimezone(UTC)
+
+
+async def targets(store: Store, names: Sequence[str]) -> list[Connection]:
+    """Return the connections that `names` (PLATFORM/NAME, or PLATFORM where it has one) mean."""
+    if not names:
+        raise InvalidInput("to: name at least one target, e.g. bluesky/studio")
+    known = await store.connections()
+    found: dict[str, Connection] = {}
+    for name in names:
+        same = [row for row in known if name in (row.platform, f"{row.platform}/{row.name}")]
+        if "/" not in name and len(same) > 1:
+            choices = ", ".join(f"{row.platform}/{row.name}" for row in same)
+            raise InvalidInput(f"to: {name} has several accounts; choose one of {choices}")
+        row = same[0] if same else await store.connection(name)
+        found[row.id] = row
+    return list(found.values())
+
+
+async def take_in(
+    store: Store,
+    cache: Cache,
+    post: PostFile,
+    looked: Sequence[Looked],
+    to: Sequence[Connection],
+    *,
+    draft: bool = False,
+) -> Created:
+    """Store the post, its files and its deliveries in one go; the same client key is one post."""
+    media = []
+    for one in looked:
+        stored = await asyncio.to_thread(cache.keep, one.path, one.probed.sha256)
+        asset = await store.add_asset(_facts(one.probed, stored))
+        media.append(
+            Enclosed(asset_id=asset.id, kind=one.probed.kind.value, file=one.file, alt=one.alt)
+        )
+    return await store.create_post(
+        NewPost(
+            post=post,
+            media=tuple(media),
+            connection_ids=tuple(row.id for row in to),
+            due_at=moment(post),
+            draft=draft,
+        )
+    )
+
+
+def _facts(probed: Probed, stored: Path) -> FileFacts:
+    return FileFacts(
+        sha256=probed.sha256,
+        kind=probed.kind.value,
+        mime=probed.mime,
+        bytes=probed.bytes,
+        width=probed.width,
+        height=probed.height,
+        duration=probed.duration,
+        stored_at=str(stored),
+    )

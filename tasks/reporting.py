@@ -1,0 +1,112 @@
+"""Says where a post is and who must act: tables of ids, states and permalinks, never content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+
+from prefect.artifacts import acreate_table_artifact
+
+from clickpost.delivery import State
+from clickpost.store import DeliveryLine
+from tasks import _wiring
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a flow needs to know of one delivery."""
+
+    delivery_id: str
+    post_id: str
+    connection: str
+    state: State
+    has_media: bool
+
+    @property
+    def may_upload(self) -> bool:
+        """Say whether it waits for its upload."""
+        return self.state in (State.PREPARING, State.READY)
+
+    @property
+    def may_be_taken_down(self) -> bool:
+        """Say whether something of it may be visible."""
+        return self.state in (State.LIVE, State.PROCESSING, State.GONE)
+
+
+def _row(line: DeliveryLine) -> Row:
+    return Row(
+        delivery_id=line.id,
+        post_id=line.post_id,
+        connection=line.ref,
+        state=line.state,
+        has_media=line.has_media,
+    )
+
+
+async def rows(post_id: str) -> list[Row]:
+    """Return the deliveries of a post."""
+    house = await _wiring.house()
+    return [_row(line) for line in await house.store.lines(post_id)]
+
+
+async def due_rows(moment: datetime) -> list[Row]:
+    """Return the deliveries due at or before `moment` that nobody has sent."""
+    house = await _wiring.house()
+    return [_row(line) for line in await house.store.due_lines(moment)]
+
+
+async def stuck_rows() -> list[Row]:
+    """Return what should have moved and did not: overdue, unknown, still processing."""
+    house = await _wiring.house()
+    return [_row(line) for line in await house.store.stuck_lines(datetime.now(UTC))]
+
+
+def progress(post_id: str) -> Callable[[float], None]:
+    """Return what writes a post's encoding progress (0 to 1) where the command line reads it.
+
+    It writes at most twice a second, and never holds up the encoding.
+    """
+    last = 0.0
+    writing: set[asyncio.Task[None]] = set()
+
+    def told(share: float) -> None:
+        nonlocal last
+        if share < 1 and monotonic() - last < 0.5:
+            return
+        last = monotonic()
+        task = asyncio.ensure_future(_write(post_id, share))
+        writing.add(task)
+        task.add_done_callback(writing.discard)
+
+    return told
+
+
+async def _write(post_id: str, share: float) -> None:
+    house = await _wiring.house()
+    await house.store.set_progress(post_id, share)
+
+
+async def report(post_id: str) -> None:
+    """Write the post's table artifact; its key is the post, its history the post's history."""
+    house = await _wiring.house()
+    table = [
+        {
+            "connection": line.ref,
+            "state": line.state.value,
+            "permalink": f"[{line.url}]({line.url})" if line.url else "",
+            "rendition": line.rendition,
+            "attempts": line.attempts,
+            "who acts next": (line.who_acts or "nobody") if line.state is not State.LIVE else "",
+            "reason": line.reason or "",
+            "since": line.updated_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        }
+        for line in await house.store.lines(post_id)
+    ]
+    await acreate_table_artifact(
+        key=post_id.replace("_", "-"),
+        table=table,
+        description=f"Deliveries of {post_id}. More: `clickpost posts show {post_id}`",
+    )

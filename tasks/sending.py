@@ -1,0 +1,462 @@
+"""Sends a delivery once: intent written before, verdict after, nothing repeated blindly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+from clickpost import publishing
+from clickpost.contract import (
+    Absence,
+    Deletes,
+    Finds,
+    Pending,
+    Prepared,
+    Publishes,
+    Receipt,
+    Refreshes,
+    Resumes,
+    Sought,
+)
+from clickpost.delivery import SETTLED, State
+from clickpost.errors import (
+    ClickPostError,
+    Conflict,
+    NotFound,
+    OutcomeUnknown,
+    PlatformError,
+    Reauthorize,
+    Transient,
+    UnexpectedResponse,
+)
+from clickpost.logs import logger
+from clickpost.policy.shape import PlatformPolicy
+from clickpost.publishing import Verdict
+from clickpost.store.tables import Connection, Delivery
+from tasks import _wiring, preparing
+from tasks._wiring import House
+
+log = logger("sending")
+
+#: A lease outlives the slowest send; after it, a delivery still `sending` is `unknown`.
+LEASE = timedelta(minutes=15)
+#: A token that ends within this time is renewed before the send.
+SOON = timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a delivery stands after one try: its state, and seconds until the next one."""
+
+    state: State
+    wait: float = 0.0
+    parked: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Say whether nothing further happens by itself."""
+        return self.state in SETTLED
+
+
+async def send(delivery_id: str, run_id: str | None = None) -> Step:
+    """Send one delivery, at most once, if its time has come; return where it stands."""
+    house = await _wiring.house()
+    delivery = await house.store.delivery(delivery_id)
+    if delivery.state not in (State.PREPARING, State.READY):
+        return Step(delivery.state, parked=True)
+    try:
+        return await _timely(house, delivery, run_id)
+    except Conflict:  # Somebody else was faster; nothing was sent by us.
+        return Step((await house.store.delivery(delivery_id)).state, 1.0, parked=True)
+
+
+async def ready(delivery_id: str) -> Step:
+    """Upload what one delivery needs, without sending it; return where it stands."""
+    house = await _wiring.house()
+    delivery = await house.store.delivery(delivery_id)
+    connection = await house.store.connection(delivery.connection_id)
+    policy = house.policy(connection)
+    try:
+        await _renewed(house, connection, policy)
+        wait = await preparing.upload(delivery_id)
+    except Conflict:
+        return Step((await house.store.delivery(delivery_id)).state, parked=True)
+    except ClickPostError as error:
+        return await _not_prepared(house, delivery, connection, policy, error)
+    return Step((await house.store.delivery(delivery_id)).state, wait or 0.0)
+
+
+async def _timely(house: House, delivery: Delivery, run_id: str | None) -> Step:
+    post = await house.store.post(delivery.post_id)
+    now = datetime.now(UTC)
+    match publishing.timing(delivery.due_at, delivery.not_before, post.late, now):
+        case publishing.Wait(until=until):
+            return Step(delivery.state, (until - now).total_seconds())
+        case publishing.TooLate(state=state, reason=reason):
+            await house.store.move(
+                delivery.id, delivery.state, state, reason=reason, who_acts="an operator"
+            )
+            return Step(state)
+        case publishing.Go():
+            return await _prepared(house, delivery, run_id)
+
+
+async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Step:
+    connection = await house.store.connection(delivery.connection_id)
+    if connection.status != "active":
+        return await _held(house, delivery, f"the connection is {connection.status}")
+    policy = house.policy(connection)
+    try:
+        await _renewed(house, connection, policy)
+        wait = await preparing.upload(delivery.id)
+    except ClickPostError as error:
+        return await _not_prepared(house, delivery, connection, policy, error)
+    if wait is not None:
+        return Step(State.PREPARING, wait)
+    delivery = await house.store.delivery(delivery.id)
+    if delivery.state is not State.READY:
+        return Step(delivery.state)
+    return await _parts(house, delivery, connection, policy, run_id)
+
+
+async def _held(house: House, delivery: Delivery, reason: str) -> Step:
+    await house.store.move(
+        delivery.id, delivery.state, State.HELD, reason=reason, who_acts=Reauthorize.who_acts
+    )
+    return Step(State.HELD)
+
+
+async def _not_prepared(
+    house: House,
+    delivery: Delivery,
+    connection: Connection,
+    policy: PlatformPolicy,
+    error: ClickPostError,
+) -> Step:
+    """Record a failed preparation as an attempt that sent nothing."""
+    current = await house.store.delivery(delivery.id)
+    if isinstance(error, OutcomeUnknown):  # Nothing anybody sees was made: it may run again.
+        error = Transient(error.message, status=error.status, code=error.code, detail=error.detail)
+    verdict = publishing.verdict_of(error, current.attempts + 1)
+    await house.store.note_attempt(
+        current.id, verdict=verdict, error=error, worker=house.name, before=current.state
+    )
+    return await _after(house, current.id, connection, policy, verdict)
+
+
+async def _parts(
+    house: House,
+    delivery: Delivery,
+    connection: Connection,
+    policy: PlatformPolicy,
+    run_id: str | None,
+) -> Step:
+    connector = house.connector(await house.store.account(connection.id), policy)
+    if not isinstance(connector, Publishes):
+        raise UnexpectedResponse(f"{connection.platform} cannot publish")
+    receipts = receipts_of(delivery)
+    for number in range(len(receipts), len(delivery.message or [])):
+        outcome, verdict = await _part(house, delivery, connector, number, tuple(receipts), run_id)
+        if not isinstance(outcome, Receipt):
+            return await _after(house, delivery.id, connection, policy, verdict)
+        receipts.append(outcome)
+    return Step(State.LIVE)
+
+
+async def _part(
+    house: House,
+    delivery: Delivery,
+    connector: Publishes,
+    number: int,
+    after: tuple[Receipt, ...],
+    run_id: str | None,
+) -> tuple[Receipt | Pending | BaseException, Verdict]:
+    """Write the intent, make the one call, write the verdict."""
+    key = preparing.part_key(delivery, number)
+    attempt = await house.store.begin_attempt(
+        delivery.id,
+        worker=house.name,
+        part=number,
+        intent={"content": delivery.content_hash, "key": key},
+        lease=LEASE,
+        run_id=run_id,
+    )
+    began = monotonic()
+    outcome: Receipt | Pending | BaseException
+    try:
+        outcome = await connector.publish(Prepared(attempt.prepared[number]["state"]), key, after)
+    except BaseException as error:
+        outcome = error
+    last = number == len(delivery.message or []) - 1
+    verdict = publishing.verdict_of(outcome, attempt.number)
+    await asyncio.shield(
+        house.store.settle(attempt, verdict, outcome, last=last, seconds=monotonic() - began)
+    )
+    log.info(
+        "attempted",
+        delivery_id=delivery.id,
+        attempt=attempt.number,
+        part=number,
+        verdict=verdict.name,
+        state=verdict.state.value,
+    )
+    if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+        raise outcome
+    return outcome, verdict
+
+
+async def _after(
+    house: House,
+    delivery_id: str,
+    connection: Connection,
+    policy: PlatformPolicy,
+    verdict: Verdict,
+) -> Step:
+    """Do what a verdict asks for beside the row: refresh, pause, forget what was prepared."""
+    match verdict.name:
+        case "expired":
+            return await _refreshed(house, delivery_id, connection, policy)
+        case "reauthorize":
+            await house.store.set_connection_status(
+                connection.id, "paused", verdict.reason or "the grant is gone"
+            )
+        case "prepare_again":
+            await house.store.save_prepared(delivery_id, [])
+        case _:
+            log.debug("settled", delivery_id=delivery_id, verdict=verdict.name)
+    return Step(verdict.state, verdict.wait)
+
+
+async def _refreshed(
+    house: House, delivery_id: str, connection: Connection, policy: PlatformPolicy
+) -> Step:
+    try:
+        await _refresh(house, connection, policy)
+    except Reauthorize as error:
+        delivery = await house.store.delivery(delivery_id)
+        await house.store.set_connection_status(connection.id, "paused", str(error))
+        return await _held(house, delivery, str(error))
+    except PlatformError as error:
+        log.warning("refresh failed", connection_id=connection.id, error=type(error).__name__)
+        return Step((await house.store.delivery(delivery_id)).state, 5.0)
+    return Step((await house.store.delivery(delivery_id)).state, 0.0)
+
+
+async def _renewed(house: House, connection: Connection, policy: PlatformPolicy) -> None:
+    """Renew a token that is about to end, before it costs an attempt."""
+    ends = connection.expires_at
+    if ends is not None and ends - datetime.now(UTC) < SOON:
+        try:
+            await _refresh(house, connection, policy)
+        except Transient:
+            log.warning("refresh put off", connection_id=connection.id)
+
+
+async def _refresh(house: House, connection: Connection, policy: PlatformPolicy) -> None:
+    """Refresh once for all workers: who waited for the lock takes what the first one got."""
+    before = connection.updated_at
+    async with house.store.refresh_lock(connection.id):
+        current = await house.store.connection(connection.id)
+        if current.updated_at > before:
+            return
+        connector = house.connector(await house.store.account(connection.id), policy)
+        if not isinstance(connector, Refreshes):
+            raise Reauthorize("the token is no longer accepted and cannot be refreshed")
+        await house.store.save_tokens(connection.id, await connector.refresh())
+        log.info("refreshed", connection_id=connection.id)
+
+
+def receipts_of(delivery: Delivery) -> list[Receipt]:
+    """Return the receipts of the parts that are there."""
+    return [Receipt(**row) for row in delivery.receipts or []]
+
+
+async def follow(delivery_id: str, patience: float) -> Step:
+    """Ask how far the platform has come, for at most `patience` seconds."""
+    house = await _wiring.house()
+    delivery = await house.store.delivery(delivery_id)
+    connection = await house.store.connection(delivery.connection_id)
+    policy = house.policy(connection)
+    until = monotonic() + patience
+    poll = policy.processing.poll.total_seconds()
+    while delivery.state is State.PROCESSING:
+        wait = await _asked(house, delivery, connection, policy)
+        delivery = await house.store.delivery(delivery_id)
+        if wait is None or monotonic() + (wait or poll) > until:
+            break
+        await asyncio.sleep(wait or poll)
+    return Step(delivery.state, poll, parked=delivery.state is State.PROCESSING)
+
+
+async def _asked(
+    house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
+) -> float | None:
+    """Ask once; return seconds until the next question, None when it is settled."""
+    connector = house.connector(await house.store.account(connection.id), policy)
+    if not isinstance(connector, Resumes):
+        await house.store.move(delivery.id, State.PROCESSING, State.LIVE)
+        return None
+    try:
+        answer = await connector.resume(delivery.ticket or {})
+    except (Transient, OutcomeUnknown):
+        return 5.0
+    except PlatformError as error:
+        if publishing.verdict_of(error, 1).again:
+            return await _again_later(house, delivery, connection, policy, error)
+        state = State.GONE if isinstance(error, NotFound) else State.FAILED
+        await house.store.move(
+            delivery.id, State.PROCESSING, state, reason=str(error), who_acts=error.who_acts
+        )
+        return None
+    if isinstance(answer, Pending):
+        return answer.again_in
+    await house.store.adopt(delivery.id, State.PROCESSING, answer)
+    return None
+
+
+async def _again_later(
+    house: House,
+    delivery: Delivery,
+    connection: Connection,
+    policy: PlatformPolicy,
+    error: PlatformError,
+) -> float:
+    verdict = publishing.verdict_of(error, 1)
+    if verdict.name == "expired":
+        return (await _refreshed(house, delivery.id, connection, policy)).wait
+    return verdict.wait
+
+
+async def reconcile(delivery_id: str) -> Step:
+    """Settle an unknown outcome by looking: live, or not there, or for an operator to say.
+
+    Waits out the platform's settle time first; an absence before it proves nothing.
+    """
+    house = await _wiring.house()
+    delivery = await house.store.delivery(delivery_id)
+    if delivery.state is not State.UNKNOWN:
+        return Step(delivery.state)
+    connection = await house.store.connection(delivery.connection_id)
+    policy = house.policy(connection)
+    sent_at = delivery.sent_at or delivery.updated_at
+    settle = policy.unknown.settle - (datetime.now(UTC) - sent_at)
+    if settle > timedelta():
+        return Step(State.UNKNOWN, settle.total_seconds())
+    try:
+        found = await _look(house, delivery, connection, policy)
+    except PlatformError as error:
+        verdict = publishing.verdict_of(error, 1)
+        if verdict.name == "expired":
+            await _refreshed(house, delivery.id, connection, policy)
+        log.info("look failed", delivery_id=delivery.id, error=type(error).__name__)
+        return Step(State.UNKNOWN, max(verdict.wait, 5.0))
+    return await _judged(house, delivery, policy, found)
+
+
+async def _look(
+    house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
+) -> Receipt | Pending | Absence:
+    connector = house.connector(await house.store.account(connection.id), policy)
+    if not isinstance(connector, Finds):
+        return Absence.CANNOT_TELL
+    after = tuple(receipts_of(delivery))
+    number = len(after)
+    part = (delivery.prepared or [])[number]
+    sought = Sought(
+        key=preparing.part_key(delivery, number),
+        prepared=Prepared(part["state"]),
+        text=(delivery.message or [])[number]["text"],
+        sent_at=delivery.sent_at or delivery.updated_at,
+        until=datetime.now(UTC),
+        after=after,
+    )
+    return await connector.find(sought)
+
+
+async def _judged(
+    house: House, delivery: Delivery, policy: PlatformPolicy, found: Receipt | Pending | Absence
+) -> Step:
+    last = len(delivery.receipts or []) == len(delivery.message or []) - 1
+    match found:
+        case Receipt() if last:
+            await house.store.adopt(delivery.id, State.UNKNOWN, found)
+            return Step(State.LIVE)
+        case Receipt():
+            await house.store.adopt_part(delivery.id, found)
+            return Step(State.READY)
+        case Pending():
+            await house.store.adopt(delivery.id, State.UNKNOWN, found)
+            return Step(State.PROCESSING, found.again_in)
+        case Absence.NOT_THERE:
+            await house.store.move(
+                delivery.id, State.UNKNOWN, State.READY, reason="looked: it is not there"
+            )
+            return Step(State.READY)
+        case Absence.CANNOT_TELL:
+            await house.store.note(
+                delivery.id,
+                reason=f"{policy.title} cannot tell whether it is there; look at the account",
+                who_acts="an operator",
+            )
+            return Step(State.UNKNOWN, parked=True)
+
+
+async def take_down(delivery_id: str) -> Step:
+    """Delete the delivery's posts at the platform, last part first; absent ones are fine."""
+    house = await _wiring.house()
+    delivery = await house.store.delivery(delivery_id)
+    if delivery.state not in (State.LIVE, State.PROCESSING, State.GONE):
+        return Step(delivery.state)
+    connection = await house.store.connection(delivery.connection_id)
+    policy = house.policy(connection)
+    connector = house.connector(await house.store.account(connection.id), policy)
+    if not isinstance(connector, Deletes):
+        return await _stays(house, delivery, f"{policy.title} offers no deletion by API")
+    try:
+        for receipt in reversed(receipts_of(delivery)):
+            await connector.delete(receipt)
+    except NotFound:
+        log.info("already gone", delivery_id=delivery.id)
+    except PlatformError as error:
+        if publishing.verdict_of(error, 1).name == "expired":
+            return await _refreshed(house, delivery.id, connection, policy)
+        return await _stays(house, delivery, str(error))
+    await house.store.move(delivery.id, delivery.state, State.REMOVED)
+    return Step(State.REMOVED)
+
+
+async def _stays(house: House, delivery: Delivery, reason: str) -> Step:
+    await house.store.note(
+        delivery.id, reason=f"not taken down: {reason}", who_acts="the account's owner"
+    )
+    return Step(delivery.state)
+
+
+async def lost() -> int:
+    """Mark what is still `sending` after its lease as `unknown`; return how many."""
+    house = await _wiring.house()
+    count = 0
+    for delivery in await house.store.expired_leases():
+        try:
+            await house.store.move(
+                delivery.id,
+                State.SENDING,
+                State.UNKNOWN,
+                reason="its worker vanished during the send",
+                who_acts="nobody yet",
+            )
+        except Conflict:
+            continue
+        count += 1
+    return count
+
+
+def counted(steps: Iterable[Step]) -> dict[State, int]:
+    """Return how many deliveries stand where."""
+    counts: dict[State, int] = {}
+    for step in steps:
+        counts[step.state] = counts.get(step.state, 0) + 1
+    return counts
