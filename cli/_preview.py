@@ -1,0 +1,121 @@
+"""What each target would get: wording, renditions, cost; or why it would refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.panel import Panel
+from rich.text import Text
+
+from cli import _house
+from cli._output import out
+from clickpost import publishing
+from clickpost.draft import Enclosed, PostFile, Wish, wish_of
+from clickpost.errors import ContentRejected, InvalidInput
+from clickpost.media import plan
+from clickpost.policy.load import load_platforms
+from clickpost.policy.shape import PlatformPolicy
+from clickpost.settings import Settings
+from clickpost.wording import measure
+from tasks import intake, preparing
+
+
+async def previews(given: Settings, post: PostFile, folder: Path) -> list[dict[str, Any]]:
+    """Return for each target what it would get, or refuse."""
+    looked = await intake.look(post, folder)
+    intake.moment(post)
+    media = tuple(
+        Enclosed(asset_id=str(number), kind=one.probed.kind.value, file=one.file, alt=one.alt)
+        for number, one in enumerate(looked)
+    )
+    if not post.to:
+        raise InvalidInput("to: name at least one target, e.g. bluesky or bluesky/studio")
+    return [
+        _preview(name, wish_of(post, media, policy.name, name), policy, looked)
+        for name, policy in await _policies(given, post.to)
+    ]
+
+
+async def _policies(given: Settings, names: list[str]) -> list[tuple[str, PlatformPolicy]]:
+    """Return the policies of the targets; a plain platform needs no account and no database."""
+    platforms = load_platforms(given.policies)
+    found = [(name, platforms[name]) for name in names if name in platforms]
+    rest = [name for name in names if name not in platforms]
+    if rest:
+        async with _house.opened(given) as store:
+            rows = await intake.targets(store, rest)
+        found += [(row.ref, _house.policy_of(given, row)) for row in rows]
+    return found
+
+
+def _preview(
+    name: str, wish: Wish, policy: PlatformPolicy, looked: list[intake.Looked]
+) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "target": name,
+        "refused": [],
+        "notes": [],
+        "parts": [],
+        "media": [],
+        "cost": policy.cost,
+    }
+    try:
+        media, notes = publishing.choose_media(wish, policy)
+        answer["notes"] += notes
+        answer["media"] = [_medium(item, policy, looked, len(media)) for item in media]
+        answer["refused"] += [fault for one in answer["media"] for fault in one["refused"]]
+        wording = preparing.worded(wish, media, policy)
+    except ContentRejected as error:
+        answer["refused"] += [str(fault) for fault in error.faults]
+        return answer
+    answer["notes"] += wording.notes
+    answer["title"] = wording.title
+    answer["tags"] = list(wording.tags)
+    answer["parts"] = [
+        {"text": part, "units": measure(part, policy.text).units, "limit": policy.text.limit}
+        for part in wording.parts
+    ]
+    return answer
+
+
+def _medium(
+    item: Enclosed, policy: PlatformPolicy, looked: list[intake.Looked], items: int
+) -> dict[str, Any]:
+    probed = looked[int(item.asset_id)].probed
+    target = preparing.target_of("it", policy, items)
+    planned = plan(probed, [target])
+    made = planned.of("it")
+    refusal = planned.refusals.get("it")
+    return {
+        "file": item.file,
+        "alt": item.alt,
+        "rendition": made.profile.label if made else None,
+        "how": made.profile.how if made else None,
+        "because": [str(fault) for fault in planned.why["it"]],
+        "refused": [str(fault) for fault in refusal.faults] if refusal else [],
+    }
+
+
+def show(answers: list[dict[str, Any]]) -> None:
+    """Print a panel for each target."""
+    for answer in answers:
+        body = Text()
+        for fault in answer["refused"]:
+            body.append(f"refused: {fault}\n", "bold red")
+        if answer.get("title"):
+            body.append(f"{answer['title']}\n", "bold")
+        for number, part in enumerate(answer["parts"], 1):
+            limit = f" of {part['limit']}" if part["limit"] else ""
+            count = f"[{number}] " if len(answer["parts"]) > 1 else ""
+            body.append(f"{part['text']}\n")
+            body.append(f"{count}{part['units']}{limit}\n", "dim")
+        for one in answer["media"]:
+            body.append(f"{Path(one['file']).name}: {one['rendition'] or 'refused'}\n", "cyan")
+            for fault in one["because"]:
+                body.append(f"    {fault}\n", "dim")
+        for note in answer["notes"]:
+            body.append(f"note: {note}\n", "yellow")
+        body.append(f"cost: {answer['cost']}", "dim")
+        border = "red" if answer["refused"] else "green"
+        out.print(Panel(body, title=answer["target"], border_style=border, title_align="left"))

@@ -1,0 +1,62 @@
+"""`clickpost audit verify | rotate-keys`: the ledger's chain, and the master key."""
+
+from __future__ import annotations
+
+import typer
+
+from cli import _house
+from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
+from clickpost.settings import Settings
+from clickpost.store.ledger import Walked
+from clickpost.store.vault import add_key, forget_former
+
+app = typer.Typer(no_args_is_help=True, help="Check the ledger; rotate the master key.")
+
+
+@app.command()
+@guarded
+def verify(as_json: bool = AsJson) -> None:
+    """Walk the ledger's chain and name the first broken line."""
+    walked = _house.run(_walked(_house.settings()))
+    broken = walked.broken
+    if as_json:
+        found = {"line": broken.seq, "why": broken.why} if broken else None
+        show_json({"lines": walked.lines, "head": walked.head, "broken": found})
+    elif broken:
+        out.print(f"[red]broken[/] at line {broken.seq}: {broken.why}")
+    else:
+        out.print(f"{walked.lines} lines, unbroken; head {walked.head[:16]}")
+    raise typer.Exit(FAILED if broken else DONE)
+
+
+async def _walked(given: Settings) -> Walked:
+    async with _house.opened(given) as store:
+        return await store.verify()
+
+
+@app.command("rotate-keys")
+@guarded
+def rotate_keys(as_json: bool = AsJson) -> None:
+    """Seal every secret anew under a new master key.
+
+    With a key file a new key is appended, everything is sealed anew, then the old key is
+    forgotten: a kill in between loses nothing, run it again. With CLICKPOST_MASTER_KEY, set the
+    new key there and the old one in CLICKPOST_MASTER_KEY_OLD, then run this.
+    """
+    given = _house.settings()
+    path = given.home / "master.key"
+    if given.master_key is None:
+        add_key(path)
+    count = _house.run(_sealed(given))
+    if given.master_key is None:
+        forget_former(path)
+    if as_json:
+        show_json({"sealed": count})
+    else:
+        out.print(f"{count} connections sealed under a new key")
+        out.print("restart the worker to use it: clickpost down; clickpost up")
+
+
+async def _sealed(given: Settings) -> int:
+    async with _house.opened(given) as store:
+        return await store.seal_anew()

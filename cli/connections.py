@@ -1,0 +1,148 @@
+"""`clickpost connect | connections`: accounts, their health, and what they may still send."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from cli import _house
+from cli._output import AsJson, guarded, out, show_json
+from clickpost.errors import InvalidInput
+from clickpost.policy.load import load_platforms, platform
+from clickpost.settings import Settings
+from clickpost.store.tables import Connection
+from connectors._api import client
+from tasks import connecting
+
+_LOOSE = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(context_settings=_LOOSE)(connect)
+    app.command()(connections)
+
+
+@guarded
+def connect(
+    context: typer.Context,
+    name_of_platform: str = typer.Argument(metavar="PLATFORM"),
+    name: str = typer.Option("main", "--name", help="What you call this account."),
+    api_base: str = typer.Option(None, "--api-base", help="Another server than the official one."),
+    option: list[str] = typer.Option([], "--option", help="KEY=VALUE that only this platform has."),
+    as_json: bool = AsJson,
+) -> None:
+    """Connect an account. Credentials come from the environment (--KEY-env VARIABLE) or a prompt.
+
+    Which KEYs a platform takes is in its policy file, and asked for where they are not given:
+    bluesky identifier and app-password, mastodon access-token, instagram access-token,
+    youtube client-id, client-secret and refresh-token. Connecting the same PLATFORM/NAME again
+    replaces its credentials and releases what was held.
+    """
+    given = _house.settings()
+    policy = platform(given.policies, name_of_platform)
+    credentials = _from_environment(context.args)
+    for key in connecting.missing(credentials, policy):
+        one = policy.credentials[key]
+        credentials[key] = typer.prompt(f"{key} ({one.why})", hide_input=one.secret, err=True)
+    wish = connecting.Wish(
+        platform=policy.name,
+        name=_named(name),
+        credentials=credentials,
+        api_base=_address(api_base),
+        options=dict(_pair(one) for one in option),
+    )
+    row = _house.run(_connect(given, wish))
+    if as_json:
+        show_json(_shown(row))
+    else:
+        out.print(f"connected [bold]{row.ref}[/] as {row.handle} ({row.remote_id})")
+
+
+async def _connect(given: Settings, wish: connecting.Wish) -> Connection:
+    policy = load_platforms(given.policies)[wish.platform]
+    async with _house.opened(given) as store, client() as http:
+        return await connecting.connect(store, http, policy, wish)
+
+
+def _from_environment(words: list[str]) -> dict[str, str]:
+    """Read `--KEY-env VARIABLE` pairs; a secret itself on the command line is refused."""
+    found: dict[str, str] = {}
+    rest = [part for word in words for part in word.split("=", 1)]
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or not word.endswith("-env"):
+            raise InvalidInput(
+                f"{word.split('=')[0]}: unknown option; credentials are named as --KEY-env VARIABLE"
+                " and never written on the command line, where others can read them"
+            )
+        if not rest:
+            raise InvalidInput(f"{word}: needs the name of an environment variable")
+        variable = rest.pop(0)
+        if not os.environ.get(variable):
+            raise InvalidInput(f"{word}: the environment variable {variable} is empty or not set")
+        found[word.removeprefix("--").removesuffix("-env").replace("-", "_")] = os.environ[variable]
+    return found
+
+
+def _named(name: str) -> str:
+    if not name or "/" in name or name.strip() != name:
+        raise InvalidInput(f"--name: may not be empty or hold a slash; found {name!r}")
+    return name
+
+
+def _address(base: str | None) -> str | None:
+    if base is not None and not base.startswith(("https://", "http://")):
+        raise InvalidInput(f"--api-base: needs https:// (or http:// in tests); found {base!r}")
+    return base
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, sign, value = word.partition("=")
+    if not sign:
+        raise InvalidInput(f"--option: needs KEY=VALUE; found {word!r}")
+    return key, value
+
+
+@guarded
+def connections(as_json: bool = AsJson) -> None:
+    """List the connected accounts."""
+    rows = _house.run(_listed(_house.settings()))
+    if as_json:
+        show_json([_shown(row) for row in rows])
+        return
+    if not rows:
+        out.print(
+            "no account is connected yet. Connect one: clickpost connect PLATFORM --name NAME"
+        )
+        return
+    table = Table("connection", "account", "status", "token until", box=None, header_style="dim")
+    for row in rows:
+        colour = "green" if row.status == "active" else "red"
+        ends = f"{row.expires_at:%Y-%m-%d %H:%M} UTC" if row.expires_at else "no end known"
+        why = f" ({row.status_reason})" if row.status_reason else ""
+        table.add_row(row.ref, row.handle or "", f"[{colour}]{row.status}[/]{why}", ends)
+    out.print(table)
+
+
+async def _listed(given: Settings) -> list[Connection]:
+    async with _house.opened(given) as store:
+        return await store.connections()
+
+
+def _shown(row: Connection) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "connection": row.ref,
+        "platform": row.platform,
+        "name": row.name,
+        "handle": row.handle,
+        "remote_id": row.remote_id,
+        "api_base": row.api_base,
+        "status": row.status,
+        "reason": row.status_reason,
+        "expires_at": row.expires_at.isoformat() if row.expires_at else None,
+    }

@@ -1,0 +1,329 @@
+"""`clickpost publish | preview | posts`: the main job, looked at beforehand and afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from cli import _house, _postfile, _preview
+from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
+from cli._publishing import Follow, report_of, shown
+from clickpost.delivery import CANCELLABLE, State
+from clickpost.draft import PostFile
+from clickpost.errors import Conflict, InvalidInput
+from clickpost.media import Cache
+from clickpost.settings import Settings
+from clickpost.store import Store
+from deployments import runs
+from tasks import intake
+
+app = typer.Typer(no_args_is_help=True, help="Look at posts, and act on them.")
+
+FileArgument = typer.Argument(None, metavar="[POST.yaml]", help="The post as YAML or JSON.")
+Text = typer.Option(None, "--text", help="The text.")
+TextFile = typer.Option(None, "--text-file", help="A file with the text; - for standard input.")
+Title = typer.Option(None, "--title", help="The title, where the platform has one.")
+Media = typer.Option([], "--media", help="A photo or clip; again for more.")
+Alt = typer.Option([], "--alt", help="What the medium shows; in the order of --media.")
+To = typer.Option([], "--to", help="A target, PLATFORM/NAME; again for more.")
+At = typer.Option(None, "--at", help="When it is due, e.g. 2026-12-01T09:00+01:00.")
+Zone = typer.Option(None, "--zone", help="IANA zone of --at where it has no offset.")
+FitOption = typer.Option(None, "--fit", help="Too long a text: refuse, shorten or thread.")
+LateOption = typer.Option(None, "--late", help="Too late: publish, skip or ask.")
+Key = typer.Option(None, "--key", help="Your own key: the same key is the same post.")
+Seen = typer.Option(None, "--visibility", help="public, unlisted, private or direct.")
+TagOption = typer.Option([], "--tag", help="A hashtag; again for more.")
+
+
+def add_to(main: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    main.command()(publish)
+    main.command()(preview)
+    main.add_typer(app, name="posts")
+
+
+@guarded
+def publish(
+    file: Path = FileArgument,
+    text: str = Text,
+    text_file: Path = TextFile,
+    title: str = Title,
+    media: list[str] = Media,
+    alt: list[str] = Alt,
+    to: list[str] = To,
+    at: str = At,
+    zone: str = Zone,
+    fit: str = FitOption,
+    late: str = LateOption,
+    key: str = Key,
+    visibility: str = Seen,
+    tag: list[str] = TagOption,
+    draft: bool = typer.Option(False, "--draft", help="Keep it; publish it later."),
+    wait: bool = typer.Option(False, "--wait", help="Wait until every delivery has ended."),
+    as_json: bool = AsJson,
+) -> None:
+    """Publish a post on its targets, now or at a moment."""
+    given = _house.settings()
+    flags = _postfile.Flags(
+        text, text_file, title, media, alt, to, at, zone, fit, late, key, visibility, tag
+    )
+    post, folder = _postfile.post_of(file, flags)
+    code, report = _house.run(_publish(given, post, folder, draft=draft, wait=wait, quiet=as_json))
+    if as_json:
+        show_json(report)
+    raise typer.Exit(code)
+
+
+async def _publish(
+    given: Settings, post: PostFile, folder: Path, *, draft: bool, wait: bool, quiet: bool
+) -> tuple[int, dict[str, Any]]:
+    async with _house.opened(given) as store:
+        to = await intake.targets(store, post.to)
+        looked = await intake.look(post, folder)
+        moment = intake.moment(post)
+        made = await intake.take_in(store, Cache(given.media_root), post, looked, to, draft=draft)
+        report: dict[str, Any] = {}
+        if not made.existing and not draft:
+            report["run"] = await _started(given, store, made.post_id, moment)
+        waits = wait and not draft and not made.existing and not _far(moment)
+        follow = Follow(store, made.post_id)
+        code, found = (
+            await follow.to_the_end() if waits else (DONE, await report_of(store, made.post_id))
+        )
+        report = found | report | {"existing": made.existing}
+        if not quiet:
+            await _say(store, made.post_id, report, moment)
+    return code, report
+
+
+def _far(moment: datetime | None) -> bool:
+    return moment is not None and moment - datetime.now(UTC) > timedelta(minutes=10)
+
+
+async def _started(given: Settings, store: Store, post_id: str, moment: datetime | None) -> str:
+    """Start the post's run; a scheduled one is prepared now and shares its moment's run."""
+    parameters = {"post": {"post_id": post_id}}
+    tags = [f"post:{post_id}", f"workspace:{(await store.post(post_id)).workspace_id}"]
+    if moment is None or moment <= datetime.now(UTC) + timedelta(seconds=2):
+        run_id = runs.start(given, "publish", parameters, tags=tags)
+    else:
+        at = moment.isoformat()
+        run_id = runs.start(
+            given, "publish-due", {"moment": {"at": at}}, at=moment, key=f"due {at}"
+        )
+        runs.start(given, "prepare", parameters, tags=tags)
+    await store.set_flow_run(post_id, run_id)
+    return runs.run_url(given, run_id)
+
+
+async def _say(store: Store, post_id: str, report: dict[str, Any], moment: datetime | None) -> None:
+    if report["existing"]:
+        out.print(f"[bold]{post_id}[/] has this key already; nothing was sent again")
+    elif moment is not None:
+        out.print(f"[bold]{post_id}[/] is due {moment:%Y-%m-%d %H:%M:%S} UTC")
+    else:
+        out.print(f"[bold]{post_id}[/]")
+    out.print(shown(await store.lines(post_id)))
+    if "run" in report:
+        out.print(f"run: {report['run']}")
+
+
+@guarded
+def preview(
+    file: Path = FileArgument,
+    text: str = Text,
+    text_file: Path = TextFile,
+    title: str = Title,
+    media: list[str] = Media,
+    alt: list[str] = Alt,
+    to: list[str] = To,
+    at: str = At,
+    zone: str = Zone,
+    fit: str = FitOption,
+    late: str = LateOption,
+    key: str = Key,
+    visibility: str = Seen,
+    tag: list[str] = TagOption,
+    as_json: bool = AsJson,
+) -> None:
+    """Show what each platform would get, or refuse and why; send nothing.
+
+    Targets may be accounts (PLATFORM/NAME) or plain platforms, which need no account.
+    """
+    flags = _postfile.Flags(
+        text, text_file, title, media, alt, to, at, zone, fit, late, key, visibility, tag
+    )
+    post, folder = _postfile.post_of(file, flags)
+    previews = _house.run(_preview.previews(_house.settings(), post, folder))
+    if as_json:
+        show_json({"targets": previews})
+    else:
+        _preview.show(previews)
+    raise typer.Exit(FAILED if any(one["refused"] for one in previews) else DONE)
+
+
+@app.command("list")
+@guarded
+def list_posts(
+    limit: int = typer.Option(20, help="How many of the newest."), as_json: bool = AsJson
+) -> None:
+    """List the newest posts."""
+    rows = _house.run(_newest(_house.settings(), limit))
+    if as_json:
+        show_json(rows)
+        return
+    table = Table("post", "made", "due", "deliveries", box=None, header_style="dim")
+    for row in rows:
+        table.add_row(row["post"], row["created_at"], row["due_at"] or "at once", row["states"])
+    out.print(table if rows else "no posts yet")
+
+
+async def _newest(given: Settings, limit: int) -> list[dict[str, Any]]:
+    async with _house.opened(given) as store:
+        return [
+            {
+                "post": post.id,
+                "created_at": f"{post.created_at:%Y-%m-%d %H:%M}",
+                "due_at": f"{post.due_at:%Y-%m-%d %H:%M}" if post.due_at else None,
+                "states": ", ".join(
+                    f"{line.ref} {line.state.value}" for line in await store.lines(post.id)
+                ),
+            }
+            for post in await store.posts(limit)
+        ]
+
+
+@app.command()
+@guarded
+def show(post_id: str, as_json: bool = AsJson) -> None:
+    """Show where a post is, and who must act."""
+    report = _house.run(_shown(_house.settings(), post_id, quiet=as_json))
+    if as_json:
+        show_json(report)
+
+
+async def _shown(given: Settings, post_id: str, *, quiet: bool) -> dict[str, Any]:
+    async with _house.opened(given) as store:
+        post = await store.post(post_id)
+        if not quiet:
+            out.print(f"[bold]{post.id}[/]")
+            out.print(shown(await store.lines(post_id)))
+            if post.flow_run_id:
+                out.print(f"run: {runs.run_url(given, post.flow_run_id)}")
+        return await report_of(store, post_id)
+
+
+@app.command()
+@guarded
+def retry(
+    post_id: str,
+    wait: bool = typer.Option(False, "--wait", help="Wait until every delivery has ended."),
+    as_json: bool = AsJson,
+) -> None:
+    """Try again what failed, was missed or kept as a draft; what is live stays as it is."""
+    states = (State.FAILED, State.MISSED, State.DRAFTED, State.HELD)
+    given = _house.settings()
+    code, report = _house.run(_again(given, post_id, states, wait=wait, quiet=as_json))
+    if as_json:
+        show_json(report)
+    raise typer.Exit(code)
+
+
+async def _again(
+    given: Settings, post_id: str, states: tuple[State, ...], *, wait: bool, quiet: bool
+) -> tuple[int, dict[str, Any]]:
+    async with _house.opened(given) as store:
+        await store.post(post_id)
+        moved = 0
+        for line in await store.lines(post_id):
+            if line.state in states:
+                fresh: dict[str, Any] = {"attempts": 0, "not_before": None, "due_at": None}
+                await store.move(line.id, line.state, State.PLANNED, actor="operator", **fresh)
+                moved += 1
+        if not moved:
+            raise InvalidInput(
+                f"{post_id}: nothing to try again; see: clickpost posts show {post_id}"
+            )
+        run_url = await _started(given, store, post_id, None)
+        code = DONE
+        if wait:
+            code, _ = await Follow(store, post_id).to_the_end()
+        if not quiet:
+            out.print(shown(await store.lines(post_id)))
+            out.print(f"run: {run_url}")
+        return code, await report_of(store, post_id) | {"run": run_url}
+
+
+@app.command("publish")
+@guarded
+def publish_draft(
+    post_id: str,
+    wait: bool = typer.Option(False, "--wait", help="Wait until every delivery has ended."),
+    as_json: bool = AsJson,
+) -> None:
+    """Publish a draft now."""
+    given = _house.settings()
+    code, report = _house.run(_again(given, post_id, (State.DRAFTED,), wait=wait, quiet=as_json))
+    if as_json:
+        show_json(report)
+    raise typer.Exit(code)
+
+
+@app.command()
+@guarded
+def cancel(post_id: str, as_json: bool = AsJson) -> None:
+    """Cancel what has not been sent; what is live stays (see takedown)."""
+    report = _house.run(_cancelled(_house.settings(), post_id))
+    if as_json:
+        show_json(report)
+    else:
+        done = [one["connection"] for one in report["deliveries"] if one["state"] == "cancelled"]
+        out.print(f"cancelled: {', '.join(done) if done else 'nothing was left to cancel'}")
+
+
+async def _cancelled(given: Settings, post_id: str) -> dict[str, Any]:
+    async with _house.opened(given) as store:
+        await store.post(post_id)
+        for line in await store.lines(post_id):
+            if line.state in CANCELLABLE:
+                try:
+                    await store.move(line.id, line.state, State.CANCELLED, actor="operator")
+                except Conflict:  # It was sent in this moment; the report says so.
+                    continue
+        return await report_of(store, post_id)
+
+
+@app.command()
+@guarded
+def takedown(post_id: str, as_json: bool = AsJson) -> None:
+    """Delete a post on every platform that can, and say where it cannot be done."""
+    code, report = _house.run(_taken(_house.settings(), post_id, quiet=as_json))
+    if as_json:
+        show_json(report)
+    raise typer.Exit(code)
+
+
+async def _taken(given: Settings, post_id: str, *, quiet: bool) -> tuple[int, dict[str, Any]]:
+
+    up = {State.LIVE, State.PROCESSING, State.GONE}
+    async with _house.opened(given) as store:
+        await store.post(post_id)
+        run_id = runs.start(
+            given, "takedown", {"post": {"post_id": post_id}}, tags=[f"post:{post_id}"]
+        )
+        for _ in range(240):
+            lines = await store.lines(post_id)
+            if not any(line.state in up and line.reason is None for line in lines):
+                break
+            await asyncio.sleep(0.5)
+        lines = await store.lines(post_id)
+        if not quiet:
+            out.print(shown(lines))
+            out.print(f"run: {runs.run_url(given, run_id)}")
+        left = any(line.state in up for line in lines)
+        return FAILED if left else DONE, await report_of(store, post_id)

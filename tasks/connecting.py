@@ -1,0 +1,90 @@
+"""Connects an account: credentials become tokens, the token says who it is, both are kept."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import httpx
+
+import connectors
+from clickpost.contract import Account, Identifies, SignsIn
+from clickpost.errors import InvalidInput, PolicyError
+from clickpost.policy.shape import PlatformPolicy
+from clickpost.store import NewConnection, Store
+from clickpost.store.tables import Connection
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asks to be connected."""
+
+    platform: str
+    name: str
+    credentials: Mapping[str, str] = field(repr=False)
+    api_base: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+async def connect(
+    store: Store, http: httpx.AsyncClient, policy: PlatformPolicy, wish: Wish
+) -> Connection:
+    """Sign in, ask who it is, and keep the connection; nothing is kept where either fails."""
+    base = wish.api_base or (str(policy.api.base) if policy.api.base else None)
+    if base is None:
+        raise InvalidInput(f"{policy.title}: every server is its own; name it with --api-base URL")
+    account = Account(
+        connection_id="new",
+        platform=wish.platform,
+        api_base=base.rstrip("/"),
+        secrets=credentials_of(wish.credentials, policy),
+        options=wish.options,
+        remote_id=wish.credentials.get("user_id"),
+    )
+    expires_at = None
+    made = connectors.connector(account, policy, http)
+    if isinstance(made, SignsIn):
+        tokens = await made.sign_in()
+        account = replace(account, secrets={**account.secrets, **tokens.secrets})
+        expires_at = tokens.expires_at
+        made = connectors.connector(account, policy, http)
+    if not isinstance(made, Identifies):
+        raise PolicyError(f"{policy.name}: its connector cannot tell whose account it is")
+    who = await made.whoami()
+    return await store.add_connection(
+        NewConnection(
+            platform=wish.platform,
+            name=wish.name,
+            api_base=account.api_base,
+            secrets=account.secrets,
+            handle=who.handle,
+            remote_id=who.remote_id,
+            options=wish.options,
+            limits=who.limits,
+            expires_at=expires_at,
+        )
+    )
+
+
+def credentials_of(given: Mapping[str, str], policy: PlatformPolicy) -> dict[str, str]:
+    """Return the credentials under the policy's names; raise InvalidInput for what is off."""
+    names = {
+        alias: name for name, one in policy.credentials.items() for alias in (name, *one.aliases)
+    }
+    found: dict[str, str] = {}
+    for key, value in given.items():
+        plain = key.replace("-", "_")
+        if plain not in names:
+            near = difflib.get_close_matches(plain, names, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            known = ", ".join(policy.credentials)
+            raise InvalidInput(f"{policy.title} has no credential {key}{hint} (it takes: {known})")
+        found[names[plain]] = value.strip()
+    return {key: value for key, value in found.items() if value}
+
+
+def missing(given: Mapping[str, str], policy: PlatformPolicy) -> list[str]:
+    """Return the credentials that are needed and not given."""
+    known = credentials_of(given, policy)
+    return [name for name, one in policy.credentials.items() if one.required and name not in known]
