@@ -214,7 +214,7 @@ class Stack:
     def _prefect(self) -> Part:
         port = self.settings.prefect_port
         host = self.settings.host
-        environment = self._prefect_client() | {
+        environment = self._prefect_client() | self._ours() | {
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -227,8 +227,10 @@ class Stack:
             environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url.replace(
                 "postgresql://", "postgresql+asyncpg://"
             )
-        start = (PYTHON, "-m", "prefect", "server", "start")
-        command = (*start, "--host", host, "--port", str(port))
+        command: tuple[str, ...] = (PYTHON, "-m", "deployments.prefect_server")
+        command += ("--host", host, "--port", str(port))
+        if self.settings.database_url is None:
+            command += ("--without-trigrams",)
         health = f"http://{host}:{port}/api/health"
         return Part("prefect", command, port, "CLICKPOST_PREFECT_PORT", health, environment, 120)
 
