@@ -15,7 +15,7 @@ from clickpost.errors import ClickPostError, InvalidInput, PolicyError
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
-out = Console(soft_wrap=False, highlight=False)
+out = Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False)
 
 P = ParamSpec("P")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
@@ -45,13 +46,13 @@ class Follow:
         lines = await self.store.lines(self.post_id)
         return code_of(lines), await report_of(self.store, self.post_id)
 
-    async def _picture(self, lines: list[DeliveryLine]) -> Table:
+    async def _picture(self, lines: list[DeliveryLine]) -> Group:
         post = await self.store.post(self.post_id)
         table = shown(lines)
         if post.progress is not None and post.progress < 1:
             filled = int(post.progress * 24)
             bar = "█" * filled + "░" * (24 - filled)
-            table.caption = f"making renditions {bar} {post.progress:.0%}"
+            return Group(table, f"making renditions {bar} {post.progress:.0%}")
         return table
 
 
@@ -72,14 +73,12 @@ def code_of(lines: list[DeliveryLine]) -> int:
     return DONE if all(line.state in fine for line in lines) else FAILED
 
 
-def shown(lines: list[DeliveryLine]) -> Table:
-    """Return the deliveries as a table, reasons below."""
-    table = Table(
-        *("platform", "state", "permalink", "rendition", "attempts", "time"),
-        box=None,
-        header_style="dim",
-        caption_justify="left",
-    )
+def shown(lines: list[DeliveryLine]) -> Group:
+    """Return the deliveries as a table, reasons and notes below."""
+    below: list[str] = []
+    table = Table(box=None, header_style="dim", caption_justify="left", pad_edge=False)
+    for name in ("platform", "state", "permalink", "rendition", "attempts", "time"):
+        table.add_column(name, overflow="fold")
     for line in lines:
         colour = _COLOURS.get(line.state, "cyan")
         end = line.live_at or line.updated_at
@@ -94,10 +93,9 @@ def shown(lines: list[DeliveryLine]) -> Table:
         )
         if line.reason:
             who = f" → {line.who_acts}" if line.who_acts and line.who_acts != "nobody" else ""
-            table.add_row("", "", f"[{colour}]{_plain(line.reason)}{who}[/]")
-        for note in line.notes:
-            table.add_row("", "", f"[dim]{_plain(note)}[/]")
-    return table
+            below.append(f"[{colour}]{line.ref}: {_plain(line.reason)}{who}[/]")
+        below += [f"[dim]{line.ref}: {_plain(note)}[/]" for note in line.notes]
+    return Group(table, *below)
 
 
 def _plain(text: str) -> str:

@@ -7,6 +7,7 @@ the very same ones.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
@@ -33,6 +34,8 @@ def configure(form: str = "console", level: str = "INFO") -> None:
         cache_logger_on_first_use=True,
     )
     log = logging.getLogger("clickpost")
+    if os.environ.get("PREFECT_LOGGING_EXTRA_LOGGERS") == "clickpost":
+        return  # Prefect's own handlers write our lines, to the console and to the run's log.
     if not any(isinstance(handler, _Console) for handler in log.handlers):
         log.addHandler(_Console(sys.stderr))
     log.setLevel(level.upper())

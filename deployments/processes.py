@@ -128,7 +128,7 @@ class Processes:
 
 
 def refuse_taken(part: Part) -> None:
-    """Raise Unavailable where somebody else has the part's port, naming who where it can be seen."""
+    """Raise Unavailable where somebody else has the part's port, naming who if it can be seen."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -137,7 +137,7 @@ class Stack:
             self.processes.start(worker)
 
     def _database(self, say: Say, started: list[str]) -> str:
-        """Start the embedded PostgreSQL unless a URL names another one; return our database's URL."""
+        """Start the embedded PostgreSQL unless a URL names another; return our database's URL."""
         if self.settings.database_url is not None:
             return self.settings.database_url.get_secret_value()
         server = Postgres(self.home)
@@ -204,7 +204,8 @@ class Stack:
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_PROFILES_PATH": str(self.home / "prefect" / "profiles.toml"),
             "PREFECT_LOGGING_EXTRA_LOGGERS": "clickpost",
-            "PREFECT_WORKER_QUERY_SECONDS": "3",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_WORKER_PREFETCH_SECONDS": "4",
             "DO_NOT_TRACK": "1",
         }
         if secret := os.environ.get("PREFECT_API_AUTH_STRING"):
@@ -214,13 +215,17 @@ class Stack:
     def _prefect(self) -> Part:
         port = self.settings.prefect_port
         host = self.settings.host
-        environment = self._prefect_client() | self._ours() | {
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
-            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-            "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "12",
-            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-        }
+        environment = (
+            self._prefect_client()
+            | self._ours()
+            | {
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
+                "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+                "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "12",
+                "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            }
+        )
         if self.settings.database_url is None and (self.home / "database.url").exists():
             url = (self.home / "database.url").read_text().strip()
             url = url.replace("/clickpost?", "/prefect?")

@@ -18,7 +18,9 @@ from sandbox.misbehaviour import Orders
 from sandbox.state import State, iso
 
 LIMITS = {"image": 16_777_216, "video": 103_809_024}
-LINK = re.compile(r"https?://[^\s<>\"]+[^\s<>\".,;:!?)\]]")
+LINK = re.compile(
+    r"https?://(?:\([^\s<>\"()]*\)|[^\s<>\"()])*(?:\([^\s<>\"()]*\)|[^\s<>\".,;:!?()\]])"
+)
 REMOTE = re.compile(r"(?<![\w@/])@(\w+)@[\w.-]+\.\w+")
 TAG = re.compile(r"(?<![\w&/])#(\w*[^\W\d]\w*)")
 FIELDS = {

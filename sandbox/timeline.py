@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.mastodon import rendered
+from sandbox.mastodon import LINK, rendered
 from sandbox.state import State
 
 TITLES = {
@@ -27,7 +27,6 @@ TITLES = {
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape()
 )
-_LINK = re.compile(r"https?://[^\s<>\"]+")
 _TAG = re.compile(r"(?<![\w&/])([#@][\w.]+)")
 
 
@@ -120,7 +119,7 @@ def body_of(post: dict[str, Any]) -> Markup:
             text = html.escape(post["text"], quote=False)
             body = _TAG.sub(r'<span class="tag">\1</span>', text).replace("\n", "<br>")
             if post["platform"] == "youtube":
-                body = _LINK.sub(lambda m: f'<a href="{m[0]}">{m[0]}</a>', body)
+                body = LINK.sub(lambda m: f'<a href="{m[0]}">{m[0]}</a>', body)
     tags, attributes = {"a", "br", "p", "span"}, {"a": {"href"}, "span": {"class"}}
     return Markup(nh3.clean(body, tags=tags, attributes=attributes))  # noqa: S704  # nh3 cleaned it
 

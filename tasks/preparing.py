@@ -277,7 +277,8 @@ async def _uploaded(house: House, delivery_id: str) -> float | None:
     connection = await house.store.connection(delivery.connection_id)
     policy = house.policy(connection)
     if fresh(delivery, policy, datetime.now(UTC)):
-        return await _ready(house, delivery)
+        await _ready(house, delivery)
+        return None
     connector = house.connector(await house.store.account(connection.id), policy)
     known = list(delivery.prepared or [])
     if known and _stale(delivery, policy):
@@ -298,7 +299,8 @@ async def _uploaded(house: House, delivery_id: str) -> float | None:
         await house.store.save_prepared(delivery.id, known)
         if not prepared.ready:
             return prepared.again_in
-    return await _ready(house, await house.store.delivery(delivery_id))
+    await _ready(house, await house.store.delivery(delivery_id))
+    return None
 
 
 def _stale(delivery: Delivery, policy: PlatformPolicy) -> bool:

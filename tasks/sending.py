@@ -22,6 +22,7 @@ from clickpost.contract import (
     Sought,
 )
 from clickpost.delivery import SETTLED, State
+from clickpost.draft import Late
 from clickpost.errors import (
     ClickPostError,
     Conflict,
@@ -92,7 +93,8 @@ async def ready(delivery_id: str) -> Step:
 async def _timely(house: House, delivery: Delivery, run_id: str | None) -> Step:
     post = await house.store.post(delivery.post_id)
     now = datetime.now(UTC)
-    match publishing.timing(delivery.due_at, delivery.not_before, post.late, now):
+    late: Late = post.body["post"]["late"]
+    match publishing.timing(delivery.due_at, delivery.not_before, late, now):
         case publishing.Wait(until=until):
             return Step(delivery.state, (until - now).total_seconds())
         case publishing.TooLate(state=state, reason=reason):

@@ -386,7 +386,7 @@ class Deliveries(Base):
         if not wanted:
             return {}
         query = select(Rendition.id, Rendition.label).where(col(Rendition.id).in_(wanted))
-        return dict((await session.execute(query)).tuples().all())
+        return {row[0]: row[1] for row in (await session.execute(query)).all()}
 
 
 _LINE: Any = (

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its numbers beside their floor, measured in the same run."""

@@ -1,0 +1,74 @@
+"""The one-machine stack: reused, repaired, refused clearly, and gone without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clickpost.errors import Unavailable
+from clickpost.settings import Settings
+from deployments.processes import Part, refuse_taken
+from deployments.stack import Stack
+
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(150)]
+
+
+def test_a_second_up_reuses_every_part(stack: Stack) -> None:
+    before = {one.name: one.pid for one in stack.status()}
+    began = time.monotonic()
+    after = {one.name: one.pid for one in stack.up(sandbox=True)}
+    assert after == before
+    assert time.monotonic() - began < 10
+
+
+def test_a_killed_part_is_repaired_and_the_others_stay(stack: Stack) -> None:
+    before = {one.name: one.pid for one in stack.status()}
+    pid = before["gateway"]
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    after = {one.name: one.pid for one in stack.up(sandbox=True)}
+    assert after.pop("gateway") not in (None, before.pop("gateway"))
+    assert after == before
+
+
+def test_secrets_of_the_stack_are_in_no_command_line_and_no_open_file(stack: Stack) -> None:
+    password = (stack.home / "postgres.password").read_text().strip()
+    for one in psutil.process_iter(["cmdline"]):
+        assert password not in " ".join(one.info["cmdline"] or [])
+    for name in ("postgres.password", "master.key", "database.url"):
+        assert (stack.home / name).stat().st_mode & 0o077 == 0
+
+
+def test_a_taken_port_is_named_with_its_holder_and_the_way_out() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        part = Part("gateway", (), port, "CLICKPOST_GATEWAY_PORT", None, {})
+        with pytest.raises(Unavailable) as caught:
+            refuse_taken(part)
+    assert f"port {port} (for gateway) is taken by process {os.getpid()}" in str(caught.value)
+    assert "CLICKPOST_GATEWAY_PORT=PORT" in str(caught.value)
+
+
+def test_an_up_that_fails_halfway_leaves_no_process(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = Settings(home=tmp_path / "home", prefect_port=taken.getsockname()[1])
+        with pytest.raises(Unavailable, match="is taken"):
+            Stack(settings).up()
+    left = [one for one in psutil.process_iter(["cmdline"]) if _is_of(one, tmp_path)]
+    assert left == []
+
+
+def _is_of(process: psutil.Process, folder: Path) -> bool:
+    return any(str(folder) in word for word in process.info["cmdline"] or [])
