@@ -129,6 +129,6 @@ def swept(steps: Sequence[Step | BaseException], lost: int) -> PrefectState[Any]
     if not steps and not lost:
         return Completed(message="nothing was stuck")
     counts = sending.counted([step for step in steps if isinstance(step, Step)])
-    message = f"moved on {len(steps)}: {publishing.said(counts)}; {lost} sends lost their worker"
+    message = f"moved on {len(steps)}: {publishing.said(counts)}; {lost} had lost their worker"
     broken = any(isinstance(step, BaseException) for step in steps)
     return Failed(message=message) if broken else Completed(message=message)

@@ -10,7 +10,7 @@ from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows import _run
-from tasks import reporting
+from tasks import reporting, sending
 from tasks.sending import Step
 
 
@@ -34,6 +34,7 @@ async def publish(post: PostChoice) -> PrefectState[Any]:
     Targets go side by side and never stop one another. Running it again sends nothing twice:
     what is live stays live, what is unknown is looked for first.
     """
+    await sending.lost(post.post_id)
     if any(row.state == "planned" for row in await reporting.rows(post.post_id)):
         await _run.prepare(post.post_id)
     rows = await reporting.rows(post.post_id)
@@ -48,6 +49,7 @@ async def prepare(post: PostChoice) -> PrefectState[Any]:
 
     Nothing becomes visible; at the due moment only the send is left.
     """
+    await sending.lost(post.post_id)
     await _run.prepare(post.post_id)
     rows = [row for row in await reporting.rows(post.post_id) if row.may_upload]
     steps = await asyncio.gather(*(_ahead(row) for row in rows), return_exceptions=True)

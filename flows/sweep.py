@@ -20,11 +20,11 @@ async def sweep_deliveries() -> PrefectState[Any]:
     handled as its post's `late` policy says; processing is asked about.
     """
     lost = await sending.lost()
-    rows = await reporting.stuck_rows()
+    rows = await reporting.stuck_rows(lost)
     for post_id in sorted({row.post_id for row in rows if row.state == "planned"}):
         await _run.prepare(post_id)
-    rows = await reporting.stuck_rows()
+    rows = await reporting.stuck_rows([*lost, *(row.delivery_id for row in rows)])
     steps = await asyncio.gather(*(_run.deliver(row) for row in rows), return_exceptions=True)
     for post_id in sorted({row.post_id for row in rows}):
         await reporting.report(post_id)
-    return _run.swept(steps, lost)
+    return _run.swept(steps, len(lost))

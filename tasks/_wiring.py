@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 
 import httpx
+import psutil
 
 import connectors
 from clickpost import logs
@@ -66,8 +67,27 @@ async def _open(settings: Settings) -> House:
         vault=Vault.of(settings),
         client=client(),
         cache=Cache(settings.media_root),
-        name=f"{socket.gethostname()}:{os.getpid()}",
+        name=_name_of(psutil.Process(os.getpid())),
     )
+
+
+def _name_of(process: psutil.Process) -> str:
+    """Return the name under which a process holds leases: an id alone is used again by others."""
+    return f"{socket.gethostname()}:{process.pid}:{int(process.create_time())}"
+
+
+def is_dead(owner: str) -> bool:
+    """Say whether the lease's owner is a process of this machine that is no more.
+
+    Of another machine's processes nothing is known: their leases run out.
+    """
+    host, _, rest = owner.rpartition(":")[0].rpartition(":")
+    if host != socket.gethostname() or not rest.isdigit():
+        return False
+    try:
+        return _name_of(psutil.Process(int(rest))) != owner
+    except psutil.Error:
+        return True
 
 
 async def close() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import anyio
 
 from clickpost import publishing, signing
 from clickpost.contract import Kind, MediaFile, Message, Prepared, Prepares
@@ -53,9 +56,57 @@ async def compose(post_id: str, on_progress: Any = None) -> list[str]:
     stops the others. Return the ids of those that may go on.
     """
     house = await _wiring.house()
-    jobs = [job for job in await _jobs(house, post_id) if await _worded(house, job)]
-    await _render(house, jobs, on_progress)
-    return [job.delivery.id for job in jobs if await _stored(house, job)]
+    jobs = await _jobs(house, post_id)
+    try:
+        async with _kept_up(house, jobs):
+            worded = [job for job in jobs if await _worded(house, job)]
+            await _render(house, worded, on_progress)
+            return [job.delivery.id for job in worded if await _stored(house, job)]
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await _given_back(house, jobs, error)
+        raise
+
+
+@asynccontextmanager
+async def _kept_up(house: House, jobs: list[Job]) -> AsyncIterator[None]:
+    """Renew the leases while renditions are made, however long that takes."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(LEASE.total_seconds() / 3)
+            for job in jobs:
+                await house.store.lease(job.delivery.id, house.name, LEASE)
+
+    task = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _given_back(house: House, jobs: list[Job], error: BaseException) -> None:
+    """Leave nothing half prepared: it is planned again, or failed after too many tries.
+
+    A cancel counts as no try.
+    """
+    ours = isinstance(error, Exception)
+    for job in jobs:
+        current = await house.store.delivery(job.delivery.id)
+        if current.state is not State.PREPARING or current.message is not None:
+            continue
+        tries = current.attempts + int(ours)
+        spent = tries >= publishing.MOST_ATTEMPTS
+        await house.store.move(
+            current.id,
+            State.PREPARING,
+            State.FAILED if spent else State.PLANNED,
+            reason=f"could not be prepared ({type(error).__name__})" if ours else None,
+            who_acts="an operator" if spent else "nobody",
+            attempts=tries,
+            lease_owner=None,
+            lease_until=None,
+        )
 
 
 async def _jobs(house: House, post_id: str) -> list[Job]:
@@ -68,7 +119,14 @@ async def _jobs(house: House, post_id: str) -> list[Job]:
             continue
         connection = await house.store.connection(delivery.connection_id)
         try:
-            moved = await house.store.move(delivery.id, State.PLANNED, State.PREPARING)
+            moved = await house.store.move(
+                delivery.id,
+                State.PLANNED,
+                State.PREPARING,
+                message=None,
+                lease_owner=house.name,
+                lease_until=datetime.now(UTC) + LEASE,
+            )
         except Conflict:
             continue
         ref = f"{connection.platform}/{connection.name}"
@@ -119,6 +177,8 @@ async def _refuse(house: House, job: Job, error: ContentRejected) -> None:
         reason=str(error),
         who_acts=error.who_acts,
         notes=job.notes,
+        lease_owner=None,
+        lease_until=None,
     )
     log.info("refused", delivery_id=job.delivery.id, faults=[f.field for f in error.faults])
 
@@ -267,13 +327,16 @@ async def upload(delivery_id: str) -> float | None:
     try:
         return await _uploaded(house, delivery_id)
     finally:
-        await house.store.release(delivery_id, house.name)
+        with anyio.CancelScope(shield=True):
+            await house.store.release(delivery_id, house.name)
 
 
 async def _uploaded(house: House, delivery_id: str) -> float | None:
     delivery = await house.store.delivery(delivery_id)
     if delivery.state not in (State.PREPARING, State.READY):
         return None
+    if delivery.message is None:
+        raise Conflict(f"{delivery.id} has no message yet")
     connection = await house.store.connection(delivery.connection_id)
     policy = house.policy(connection)
     if fresh(delivery, policy, datetime.now(UTC)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -58,10 +58,10 @@ async def due_rows(moment: datetime) -> list[Row]:
     return [_row(line) for line in await house.store.due_lines(moment)]
 
 
-async def stuck_rows() -> list[Row]:
-    """Return what should have moved and did not: overdue, unknown, still processing."""
+async def stuck_rows(also: Sequence[str] = ()) -> list[Row]:
+    """Return what should have moved and did not, and the deliveries `also` names."""
     house = await _wiring.house()
-    return [_row(line) for line in await house.store.stuck_lines(datetime.now(UTC))]
+    return [_row(line) for line in await house.store.stuck_lines(datetime.now(UTC), also)]
 
 
 def progress(post_id: str) -> Callable[[float], None]:

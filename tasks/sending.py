@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from typing import Any
+
+import anyio
 
 from clickpost import publishing
 from clickpost.contract import (
@@ -194,9 +198,9 @@ async def _part(
         outcome = error
     last = number == len(delivery.message or []) - 1
     verdict = publishing.verdict_of(outcome, attempt.number)
-    await asyncio.shield(
-        house.store.settle(attempt, verdict, outcome, last=last, seconds=monotonic() - began)
-    )
+    seconds = monotonic() - began
+    with anyio.CancelScope(shield=True):  # A cancel may not lose what came of the send.
+        await house.store.settle(attempt, verdict, outcome, last=last, seconds=seconds)
     log.info(
         "attempted",
         delivery_id=delivery.id,
@@ -437,23 +441,43 @@ async def _stays(house: House, delivery: Delivery, reason: str) -> Step:
     return Step(delivery.state)
 
 
-async def lost() -> int:
-    """Mark what is still `sending` after its lease as `unknown`; return how many."""
+async def lost(post_id: str | None = None) -> list[str]:
+    """Take away from vanished workers what they held; return the ids of what may go on.
+
+    A send becomes `unknown` and is looked for; what was only being prepared starts again.
+    """
     house = await _wiring.house()
-    count = 0
-    for delivery in await house.store.expired_leases():
-        try:
-            await house.store.move(
-                delivery.id,
-                State.SENDING,
-                State.UNKNOWN,
-                reason="its worker vanished during the send",
-                who_acts="nobody yet",
-            )
-        except Conflict:
+    found = []
+    for delivery in await house.store.leased(post_id):
+        if not _vanished(delivery):
             continue
-        count += 1
-    return count
+        with suppress(Conflict):  # It went on in this very moment.
+            await _taken_back(house, delivery)
+            found.append(delivery.id)
+    return found
+
+
+def _vanished(delivery: Delivery) -> bool:
+    over = delivery.lease_until is None or delivery.lease_until < datetime.now(UTC)
+    return over or _wiring.is_dead(delivery.lease_owner or "")
+
+
+async def _taken_back(house: House, delivery: Delivery) -> None:
+    free: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+    log.warning("its worker vanished", delivery_id=delivery.id, state=delivery.state.value)
+    if delivery.state is State.SENDING:
+        await house.store.move(
+            delivery.id,
+            State.SENDING,
+            State.UNKNOWN,
+            reason="its worker vanished during the send",
+            who_acts="nobody yet",
+            **free,
+        )
+    elif delivery.message is None:
+        await house.store.move(delivery.id, State.PREPARING, State.PLANNED, **free)
+    else:
+        await house.store.release(delivery.id, delivery.lease_owner or "")
 
 
 def counted(steps: Iterable[Step]) -> dict[State, int]:

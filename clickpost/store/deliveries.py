@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -136,6 +137,8 @@ class Deliveries(Base):
                 notes=notes,
                 prepared=[],
                 prepared_at=None,
+                lease_owner=None,
+                lease_until=None,
             )
 
     async def save_prepared(self, delivery_id: str, prepared: list[dict[str, Any]]) -> None:
@@ -339,12 +342,15 @@ class Deliveries(Base):
             facts = {"from": State.UNKNOWN.value, "to": State.READY.value, "looked": True}
             await append(session, "delivery.moved", delivery_id, facts)
 
-    async def expired_leases(self) -> list[Delivery]:
-        """Return what is `sending` though its lease is over: its worker vanished."""
+    async def leased(self, post_id: str | None = None) -> list[Delivery]:
+        """Return what some worker holds, of one post or of all."""
         async with self.session() as session:
             query = select(Delivery).where(
-                Delivery.state == State.SENDING, col(Delivery.lease_until) < now()
+                col(Delivery.state).in_((State.PREPARING, State.READY, State.SENDING)),
+                col(Delivery.lease_owner).is_not(None),
             )
+            if post_id is not None:
+                query = query.where(Delivery.post_id == post_id)
             return list((await session.scalars(query)).all())
 
     async def lines(self, post_id: str) -> list[DeliveryLine]:
@@ -359,14 +365,17 @@ class Deliveries(Base):
         )
         return await self._lines(query)
 
-    async def stuck_lines(self, moment: datetime) -> list[DeliveryLine]:
-        """Return what should have moved and did not."""
+    async def stuck_lines(self, moment: datetime, also: Sequence[str] = ()) -> list[DeliveryLine]:
+        """Return what should have moved and did not, and the deliveries `also` names."""
         quiet = col(Delivery.updated_at) < moment - STUCK_AFTER
-        due = func.coalesce(func.greatest(Delivery.due_at, Delivery.not_before), moment)
+        due = func.coalesce(
+            func.greatest(Delivery.due_at, Delivery.not_before), Delivery.updated_at
+        )
         free = or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < moment)
         overdue = col(Delivery.state).in_(_OPEN) & (due <= moment - timedelta(seconds=20)) & free
         going = col(Delivery.state).in_((State.UNKNOWN, State.PROCESSING))
-        return await self._lines(_LINE.where(quiet, or_(overdue, going)).limit(500))
+        named = col(Delivery.id).in_(also)
+        return await self._lines(_LINE.where(or_(named, quiet & or_(overdue, going))).limit(500))
 
     async def counts(self) -> dict[str, int]:
         """Return how many deliveries stand in each state."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import imageio_ffmpeg
 import psycopg
 import pytest
 from PIL import Image
@@ -199,13 +201,8 @@ async def test_a_killed_worker_loses_nothing_and_sends_nothing_twice(
     assert worker is not None
     os.kill(worker.pid, signal.SIGKILL)
     await asyncio.sleep(5)  # The slow answer arrives, and nobody is there to hear it.
-    async with house.store.engine.begin() as connection:  # As if the lease had run out.
-        await connection.exec_driver_sql(
-            "UPDATE delivery SET lease_until = now() - interval '1 min',"
-            " updated_at = now() - interval '5 min' WHERE state = 'sending'"
-        )
     stack.up(sandbox=True)
-    lines = await house.settled(post_id, within=90)
+    lines = await house.settled(post_id, within=60)
     assert {line.state for line in lines.values()} == {State.LIVE}
     assert len(house.there(text)) == 2
     run = await house.ended(run_id)
@@ -213,6 +210,30 @@ async def test_a_killed_worker_loses_nothing_and_sends_nothing_twice(
     names = [state["name"] for state in history]
     assert "Crashed" in names
     assert run["run_count"] == 2
+
+
+async def test_a_worker_killed_while_it_makes_renditions_is_replaced(
+    house: House, stack: Stack, tmp_path: Path
+) -> None:
+    text = fresh()
+    long = tmp_path / "long.mp4"
+    command = [
+        *(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i"),
+        *("testsrc2=size=1080x1920:rate=60:duration=20", "-c:v", "mpeg4", "-q:v", "5", str(long)),
+    ]
+    await asyncio.to_thread(subprocess.run, command, check=True)
+    post_id = await house.post(text, "mastodon/studio", "bluesky/studio", media=(long,))
+    run_id = house.run("publish", post_id)
+    await asyncio.sleep(2)
+    assert {line.state for line in await house.store.lines(post_id)} == {State.PREPARING}
+    worker = stack.processes.running("worker")
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    stack.up(sandbox=True)
+    lines = await house.settled(post_id, within=120)
+    assert {line.state for line in lines.values()} == {State.LIVE}
+    assert len(house.there(text)) == 2
+    assert (await house.ended(run_id))["run_count"] == 2
 
 
 async def test_nothing_of_content_or_token_reaches_prefect(house: House, clip: Path) -> None:

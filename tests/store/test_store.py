@@ -113,7 +113,7 @@ async def test_a_verdict_is_written_with_the_receipt(store: Store) -> None:
     assert (await store.attempts_of(delivery_id))[0].verdict == "live"
 
 
-async def test_an_attempt_without_verdict_is_found_when_its_lease_is_over(store: Store) -> None:
+async def test_an_attempt_without_verdict_is_found_with_its_lease(store: Store) -> None:
     delivery_id = await _ready(store)
     await store.begin_attempt(
         delivery_id,
@@ -123,7 +123,8 @@ async def test_an_attempt_without_verdict_is_found_when_its_lease_is_over(store:
         lease=timedelta(seconds=-1),
         run_id=None,
     )
-    assert [row.id for row in await store.expired_leases()] == [delivery_id]
+    (row,) = await store.leased()
+    assert (row.id, row.state, row.lease_owner) == (delivery_id, State.SENDING, "dead")
 
 
 async def test_the_same_client_key_is_the_same_post(store: Store) -> None:
