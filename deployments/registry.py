@@ -80,7 +80,7 @@ async def apply() -> None:
     async with get_client() as client:
         await _pool(client)
         for spec in DEPLOYMENTS:
-            await _deployment(client, spec)
+            await deploy(client, spec)
 
 
 async def _pool(client: PrefectClient) -> None:
@@ -99,7 +99,11 @@ async def _pool(client: PrefectClient) -> None:
         await client.update_work_pool(POOL, WorkPoolUpdate(is_paused=False))
 
 
-async def _deployment(client: PrefectClient, spec: Spec) -> None:
+async def deploy(client: PrefectClient, spec: Spec) -> None:
+    """Make one deployment as `spec` says, unless it is so already: its schedule runs on."""
+    schema = parameter_schema(spec.flow).model_dump(exclude_unset=True)
+    if await _stands(client, spec, schema):
+        return
     flow_id = await client.create_flow(spec.flow)
     schedules = (
         [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=spec.every), active=True)]
@@ -116,7 +120,28 @@ async def _deployment(client: PrefectClient, spec: Spec) -> None:
         entrypoint=spec.entrypoint,
         path=None,
         enforce_parameter_schema=True,
-        parameter_openapi_schema=parameter_schema(spec.flow).model_dump(exclude_unset=True),
+        parameter_openapi_schema=schema,
+    )
+
+
+async def _stands(client: PrefectClient, spec: Spec, schema: dict[str, Any]) -> bool:
+    """Say whether Prefect has the deployment already; an operator's pause is left alone."""
+    try:
+        found = await client.read_deployment_by_name(f"{spec.flow.name}/{spec.flow.name}")
+    except ObjectNotFound:
+        return False
+    intervals = [
+        one.schedule.interval
+        for one in found.schedules
+        if isinstance(one.schedule, IntervalSchedule)
+    ]
+    return (
+        found.entrypoint == spec.entrypoint
+        and found.description == spec.description
+        and sorted(found.tags) == sorted(spec.tags)
+        and found.work_pool_name == POOL
+        and found.parameter_openapi_schema == schema
+        and intervals == ([spec.every] if spec.every else [])
     )
 
 

@@ -1,0 +1,117 @@
+"""A stack of its own for a benchmark: temporary home, free ports, instant sandbox platforms."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from clickpost.draft import PostFile
+from clickpost.media import Cache
+from clickpost.policy.load import load_platforms
+from clickpost.settings import Settings
+from clickpost.store import Store
+from connectors._api import client
+from deployments import runs
+from deployments.stack import Stack
+from tasks import connecting, intake
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+@contextmanager
+def settings() -> Iterator[Settings]:
+    """Yield settings for a home that goes away afterwards; this process reads the same ones."""
+    with tempfile.TemporaryDirectory(prefix="clickpost-bench-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as another user where we are root.
+        ports = _free_ports(3)
+        names = ("PREFECT_PORT", "GATEWAY_PORT", "SANDBOX_PORT")
+        said = {f"CLICKPOST_{name}": str(port) for name, port in zip(names, ports, strict=True)}
+        said |= {"CLICKPOST_HOME": folder, "CLICKPOST_LOG_LEVEL": "WARNING"}
+        before = {name: os.environ.get(name) for name in said}
+        os.environ.update(said)
+        try:
+            yield Settings()
+        finally:
+            _restored(before)
+
+
+def _restored(before: Mapping[str, str | None]) -> None:
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
+@contextmanager
+def stack(given: Settings) -> Iterator[Stack]:
+    """Yield a running stack."""
+    made = Stack(given)
+    try:
+        made.up(sandbox=True)
+        yield made
+    finally:
+        made.down()
+
+
+@dataclass(frozen=True)
+class House:
+    """The store of the stack and the doors to its sandbox and its Prefect server."""
+
+    settings: Settings
+    store: Store
+    http: httpx.AsyncClient
+
+    @property
+    def sandbox(self) -> str:
+        """Where the sandbox platforms are."""
+        return f"http://127.0.0.1:{self.settings.sandbox_port}"
+
+    async def post(self, text: str, *to: str, **more: Any) -> str:
+        """Take a post in and return its id."""
+        post = PostFile(text=text, to=list(to), **more)
+        targets = await intake.targets(self.store, post.to)
+        cache = Cache(self.settings.media_root)
+        return (await intake.take_in(self.store, cache, post, [], targets)).post_id
+
+    async def prefect(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Ask Prefect's API."""
+        answer = await self.http.post(f"{runs.api_url(self.settings)}{path}", json=dict(body))
+        answer.raise_for_status()
+        return answer.json()
+
+    async def received(self) -> list[dict[str, Any]]:
+        """Return the sandbox's own record of what was posted."""
+        return list((await self.http.get(f"{self.sandbox}/control/posts")).json())
+
+
+@asynccontextmanager
+async def house(given: Settings) -> AsyncIterator[House]:
+    """Yield the stack's store with the sandbox accounts connected."""
+    store = await Store.of(given)
+    platforms = load_platforms(given.policies)
+    async with client() as http:
+        made = House(given, store, http)
+        calm = {"processing_seconds": 0}
+        await http.post(f"{made.sandbox}/control/settings", json=calm)
+        for row in (await http.get(f"{made.sandbox}/control/accounts")).json():
+            wish = connecting.Wish(
+                row["platform"], row["name"], row["credentials"], row["api_base"], row["options"]
+            )
+            await connecting.connect(store, http, platforms[row["platform"]], wish)
+        yield made
+    await store.close()
