@@ -6,9 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import typer
+from rich.text import Text
 
+import connectors
 from cli import _house
 from cli._output import DONE, WRONG_INPUT, AsJson, guarded, out, show_json
+from clickpost.errors import InvalidInput
+from clickpost.policy.load import Problem, Report
 from clickpost.policy.load import check as look
 from clickpost.policy.schema import write_schemas
 
@@ -18,29 +22,48 @@ app = typer.Typer(no_args_is_help=True, help="Check policy files; write their sc
 @app.command()
 @guarded
 def check(
-    folder: Path = typer.Argument(None, help="The folder of policies; else the configured one."),
+    place: Path = typer.Argument(
+        None, help="A policy file, or a folder of them; else the configured folder."
+    ),
     as_json: bool = AsJson,
 ) -> None:
-    """Report all that is wrong, with file, line and column, the key's meaning and spelling."""
-    report = look((folder or _house.settings().policies).resolve())
+    """Report all that is wrong: file, line, column, what the key means, the nearest spelling.
+
+    Exits with 0 when all is well (warnings too) and with 2 when anything is wrong.
+    """
+    report = look(place or _house.settings().policies, code=connectors.capabilities())
     if as_json:
-        show_json(
-            {
-                "files": report.files,
-                "problems": [asdict(one) for one in report.problems],
-                "warnings": [asdict(one) for one in report.warnings],
-            }
-        )
+        show_json(asdict(report))
     else:
-        for one in report.problems:
-            out.print(f"[red]error[/] {str(one).replace('[', '[[')}", soft_wrap=True)
-        for one in report.warnings:
-            out.print(f"[yellow]warning[/] {one}", soft_wrap=True)
-        out.print(
-            f"{len(report.files)} files, {len(report.problems)} errors, "
-            f"{len(report.warnings)} warnings"
-        )
+        _show(report)
     raise typer.Exit(WRONG_INPUT if report.problems else DONE)
+
+
+def _show(report: Report) -> None:
+    for one in report.problems:
+        _say(one, "error", "red")
+    for one in report.warnings:
+        _say(one, "warning", "yellow")
+    counts = (
+        _counted(len(report.files), "file"),
+        _counted(len(report.problems), "error"),
+        _counted(len(report.warnings), "warning"),
+    )
+    out.print(", ".join(counts))
+
+
+def _say(problem: Problem, word: str, colour: str) -> None:
+    """Print `file:line:column: word: what is wrong`, as editors and CI understand it."""
+    line = Text.assemble((problem.place, "bold"), ": ", (word, colour), f": {problem.said}")
+    out.print(line, soft_wrap=True)
+    if problem.meaning:
+        renamed = problem.hint if problem.message.startswith("unknown") else ""
+        key = renamed or problem.key.rpartition(".")[2]
+        out.print(Text(f"    {key}: {problem.meaning}.", "dim"), soft_wrap=True)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
 
 
 @app.command()
@@ -50,9 +73,13 @@ def schema(
     as_json: bool = AsJson,
 ) -> None:
     """Write the JSON schemas that let an editor explain and check the files."""
-    paths = write_schemas(folder or _house.settings().policies / "schemas")
+    target = folder or _house.settings().policies / "schemas"
+    try:
+        paths = write_schemas(target)
+    except OSError as error:
+        raise InvalidInput(f"{target}: cannot be written: {error.strerror}") from None
     if as_json:
         show_json([str(path) for path in paths])
     else:
         for path in paths:
-            out.print(str(path))
+            out.print(Text(str(path)), soft_wrap=True)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import httpx
 
-from clickpost.contract import Account
+from clickpost.contract import CAPABILITIES, Account
 from clickpost.policy.shape import PlatformPolicy
 from connectors._api import Api
 
@@ -23,8 +25,22 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
+@cache
+def capabilities() -> Mapping[str, frozenset[str]]:
+    """Return what each connector's code can do, in the words of the policies."""
+    return {name: capabilities_of(_module(name).Connector) for name in names()}
+
+
+def capabilities_of(kind: type) -> frozenset[str]:
+    """Return the words for the protocols that a connector's class satisfies."""
+    return frozenset(word for word, protocol in CAPABILITIES.items() if issubclass(kind, protocol))
+
+
 def connector(account: Account, policy: PlatformPolicy, client: httpx.AsyncClient) -> object:
     """Return the connector that speaks for `account`; ask `policy.capabilities` what it can do."""
-    module = importlib.import_module(f"connectors.{account.platform}")
-    made: object = module.Connector(Api(client, policy), account)
+    made: object = _module(account.platform).Connector(Api(client, policy), account)
     return made
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"connectors.{name}")

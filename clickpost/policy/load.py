@@ -4,46 +4,42 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from clickpost.contract import CAPABILITIES
 from clickpost.errors import InvalidInput, PolicyError
-from clickpost.policy.shape import PlatformPolicy, Within
+from clickpost.policy.shape import ErrorRule, Lasts, PlatformPolicy, Within
+from clickpost.policy.source import Path_, Problem, Source, read, read_file
 
-Path_ = tuple[str | int, ...]
+__all__ = [
+    "BrokenPolicies",
+    "Problem",
+    "Report",
+    "Source",
+    "check",
+    "load_platforms",
+    "narrowed",
+    "platform",
+    "policy_hash",
+    "read",
+    "read_file",
+    "validated",
+]
 
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """One thing wrong in one place; `line` and `column` count from 1."""
-
-    file: str
-    line: int
-    column: int
-    key: str
-    message: str
-    meaning: str = ""
-    hint: str = ""
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}: "
-        said = f"{self.key}: {self.message}" if self.key else self.message
-        hint = f"; did you mean '{self.hint}'?" if self.hint else ""
-        meaning = f" ({self.meaning})" if self.meaning else ""
-        return place + said + hint + meaning
+#: What the connectors' code can do, by platform; compared with what the policies say.
+Code = Mapping[str, AbstractSet[str]]
 
 
 class BrokenPolicies(PolicyError):
@@ -63,121 +59,99 @@ class Report:
     warnings: list[Problem] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Source:
-    """One YAML document as it was read, with the places of its keys."""
-
-    file: str
-    data: Any
-
-    def place(self, path: Path_) -> tuple[int, int]:
-        """Return line and column (from 1) of the deepest part of `path` that exists."""
-        node, found = self.data, (0, 0)
-        if isinstance(node, CommentedMap | CommentedSeq):
-            found = (node.lc.line, node.lc.col)
-        for step in path:
-            try:
-                if isinstance(node, CommentedMap):
-                    found = node.lc.key(step)
-                elif isinstance(node, CommentedSeq):
-                    found = node.lc.item(step)
-                node = node[step]
-            except (KeyError, IndexError, TypeError):
-                break
-        return found[0] + 1, found[1] + 1
-
-    def problem(self, path: Path_, message: str, meaning: str = "", hint: str = "") -> Problem:
-        """Return a problem at `path`."""
-        key = ".".join(str(step) for step in path)
-        return Problem(self.file, *self.place(path), key, message, meaning, hint)
-
-
-def read(text: str, file: str) -> Source | Problem:
-    """Read one YAML document; a key given twice is an error, NO stays a string."""
-    yaml = YAML(typ="rt")  # Round trip keeps the places; YAML 1.2, duplicate keys refused.
-    try:
-        data = yaml.load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        message = (error.problem or "cannot be read").split("\n")[0].strip()
-        if "duplicate key" in message:
-            message = f"a key given twice: {message}"
-        return Problem(file, line, column, "", message)
-    except (YAMLError, ValueError) as error:
-        return Problem(file, 1, 1, "", f"cannot be read as YAML: {type(error).__name__}")
-    if not isinstance(data, CommentedMap):
-        found = "nothing" if data is None else f"a {type(data).__name__}"
-        return Problem(file, 1, 1, "", f"must be a mapping of keys to values, found {found}")
-    return Source(file, data)
-
-
-def read_file(path: Path, name: str | None = None) -> Source | Problem:
-    """Read a file; what cannot be opened or is no text is a problem too."""
-    file = name or str(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        return Problem(file, 1, 1, "", "is not UTF-8 text")
-    except OSError as error:
-        return Problem(file, 1, 1, "", f"cannot be read: {error.strerror}")
-    return read(text, file)
-
-
 Model = typing.TypeVar("Model", bound=BaseModel)
 
 
 def validated(source: Source, model: type[Model]) -> Model | list[Problem]:
     """Return `source` as a `model`, or every problem that it has."""
+    problems = set(source.problems)
     try:
-        return model.model_validate(_plain(source.data))
+        made = model.model_validate(source.data)
     except ValidationError as error:
-        return sorted(
-            {_problem(source, model, detail) for detail in error.errors(include_url=False)}
-        )
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {key: _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    return node
+        problems |= {_problem(source, model, one) for one in error.errors(include_url=False)}
+        return sorted(problems)
+    return sorted(problems) or made
 
 
 def _problem(source: Source, model: type[BaseModel], detail: ErrorDetails) -> Problem:
-    path = tuple(step for step in detail["loc"] if not _is_tag(step, source.data, detail["loc"]))
+    path = tuple(step for step in detail["loc"] if not _is_tag(step))
     parent = _model_at(model, path[:-1])
     names = _names(parent)
     key = str(path[-1]) if path else ""
+    meaning = names.get(key) or _meaning_above(model, path)
     match detail["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-            meaning = names[near[0]] if near else ""
-            return source.problem(path, "unknown key", meaning, near[0] if near else "")
+            near = _nearest(key, names)
+            if near is None:
+                return source.problem(path, f"unknown key (known here: {', '.join(names)})")
+            return source.problem(path, "unknown key", names[near], near)
         case "missing":
-            return source.problem(path, "is missing", names.get(key, ""))
+            return source.problem(path, "is missing", meaning)
         case "literal_error":
             choices = str(detail.get("ctx", {}).get("expected", ""))
             words = [word.strip(" '") for word in choices.replace(" or ", ",").split(",")]
-            near = difflib.get_close_matches(str(detail["input"]), words, n=1, cutoff=0.5)
             message = f"must be one of {choices}; found {_shown(detail['input'])}"
-            return source.problem(path, message, names.get(key, ""), near[0] if near else "")
-        case _:
-            message = detail["msg"].removeprefix("Value error, ")
-            return source.problem(
-                path, f"{message}; found {_shown(detail['input'])}", names.get(key, "")
-            )
+            return source.problem(path, message, meaning, _nearest(detail["input"], words) or "")
+        case kind:
+            message = _PLAINLY.get(kind) or _sentence(detail["msg"])
+            return source.problem(path, f"{message}; found {_shown(detail['input'])}", meaning)
 
 
-def _is_tag(step: str | int, data: Any, path: tuple[str | int, ...]) -> bool:
+_PLAINLY = {
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number, without quotes",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number, without quotes",
+    "string_type": "must be a text (put quotes around a number or true/false)",
+    "string_too_short": "must not be empty",
+    "url_parsing": "must be an address that starts with https://",
+    "url_scheme": "must be an address that starts with https://",
+    "list_type": "must be a list: [a, b]",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+}
+
+
+def _sentence(message: str) -> str:
+    plain = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    return plain if plain == message or message.startswith("Value") else f"must be {plain}"
+
+
+def _is_tag(step: str | int) -> bool:
     """Say whether a step of pydantic's path names a type and no key (as unions do)."""
-    return isinstance(step, str) and ("[" in step or step == "function-before")
+    return isinstance(step, str) and "[" in step
 
 
 def _shown(value: Any) -> str:
+    """Return `value` as a YAML author would know it again."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case date():
+            return str(value)
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _nearest(word: object, known: Iterable[str]) -> str | None:
+    """Return the known word that `word` was most likely meant to be."""
+    by_case = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(str(word).casefold(), by_case, n=1, cutoff=0.6)
+    return by_case[near[0]] if near else None
+
+
+def _meaning_above(model: type[BaseModel], path: Path_) -> str:
+    """Return what the nearest documented key above `path` means, for items of lists."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    return _names(_model_at(model, path[:-1])).get(str(path[-1]), "") if path else ""
 
 
 def _names(model: type[BaseModel] | None) -> dict[str, str]:
@@ -190,94 +164,213 @@ def _names(model: type[BaseModel] | None) -> dict[str, str]:
 
 
 def _model_at(model: type[BaseModel], path: Path_) -> type[BaseModel] | None:
-    found: type[BaseModel] | None = model
+    """Return the model whose keys stand at `path`."""
+    shapes: list[Any] = [model]
     for step in path:
-        if found is None:
-            return None
-        if isinstance(step, int):
-            continue
-        by_name = {(one.alias or name): one for name, one in found.model_fields.items()}
-        one = by_name.get(step)
-        found = None if one is None else next(_models_in(one.annotation), None)
-        if one is None:
-            return None
-    return found
+        shapes = [found for shape in shapes for found in _inside(shape, step)]
+    return next((one for shape in shapes for one in _plain(shape) if _is_model(one)), None)
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif typing.get_origin(annotation) in (list, dict, types.UnionType, typing.Union):
-        for part in typing.get_args(annotation):
-            yield from _models_in(part)
+def _inside(shape: Any, step: str | int) -> Iterator[Any]:
+    """Yield what may stand under `step` of what has this type."""
+    for one in _plain(shape):
+        inner = typing.get_args(one)
+        if _is_model(one):
+            by_name = {field.alias or name: field for name, field in one.model_fields.items()}
+            if step in by_name:
+                yield by_name[str(step)].annotation
+        elif typing.get_origin(one) is (list if isinstance(step, int) else dict):
+            yield inner[-1]
 
 
-def check(folder: Path, today: date | None = None) -> Report:
-    """Look at every policy file under `folder` and report all that is wrong, and what will be."""
+def _plain(shape: Any) -> Iterator[Any]:
+    """Yield the members of a union, without what `Annotated` adds."""
+    if typing.get_origin(shape) is Annotated:
+        yield from _plain(typing.get_args(shape)[0])
+    elif typing.get_origin(shape) in (types.UnionType, typing.Union):
+        for part in typing.get_args(shape):
+            yield from _plain(part)
+    else:
+        yield shape
+
+
+def _is_model(shape: Any) -> bool:
+    return isinstance(shape, type) and issubclass(shape, BaseModel)
+
+
+def check(place: Path, today: date | None = None, code: Code | None = None) -> Report:
+    """Look at a policy file, or at all under a folder; report what is wrong, and what will be.
+
+    `code` is what the connectors can do; where it is given, policies must say the same.
+    """
     today = today or datetime.now(UTC).date()
     report = Report()
-    for path in _files(folder):
-        name = str(path.relative_to(folder.parent))
-        report.files.append(name)
-        _look_at(path, name, today, report)
-    if not report.files:
-        report.problems.append(Problem(str(folder), 1, 1, "", "has no policy files"))
+    if not place.exists():
+        report.problems.append(_about(place, "there is no such file or folder"))
+        return report
+    files = [place] if place.is_file() else _files(place, report)
+    _look_at_all({path: _name(path) for path in files}, today, report, code)
+    if not files and not report.problems:
+        report.problems.append(_about(place, "holds no policy files (*.yaml)"))
+    if code is not None and files and place.is_dir():
+        missing = sorted(set(code) - {path.stem for path in files})
+        report.problems += [
+            _about(place, f"connectors/{one}.py has no policy; write {one}.yaml") for one in missing
+        ]
     report.problems.sort()
     report.warnings.sort()
     return report
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file()
-    )
+def _name(path: Path) -> str:
+    """Return the path as it is opened from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _look_at(path: Path, name: str, today: date, report: Report) -> PlatformPolicy | None:
+def _about(path: Path, message: str) -> Problem:
+    return Problem(_name(path), 1, 1, "", message)
+
+
+def _files(folder: Path, report: Report) -> list[Path]:
+    """Return the policy files under `folder`; what is hidden belongs to editors and mounts."""
+    found: list[Path] = []
+
+    def failed(error: OSError) -> None:
+        report.problems.append(_about(Path(error.filename), f"cannot be read: {error.strerror}"))
+
+    for here, folders, names in os.walk(folder, onerror=failed):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(here, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in (".yaml", ".yml")]
+    return sorted(found)
+
+
+def _look_at_all(
+    files: Mapping[Path, str], today: date, report: Report, code: Code | None = None
+) -> dict[str, PlatformPolicy]:
+    first: dict[str, str] = {}
+    found: dict[str, PlatformPolicy] = {}
+    for path, name in files.items():
+        report.files.append(name)
+        if (earlier := first.setdefault(path.stem.casefold(), name)) != name:
+            said = f"is a second policy of {path.stem!r}, beside {earlier}; keep one"
+            report.problems.append(Problem(name, 1, 1, "", said))
+        policy = _look_at(path, name, today, report, code)
+        if policy is not None:
+            found[policy.name] = policy
+    return found
+
+
+def _look_at(
+    path: Path, name: str, today: date, report: Report, code: Code | None
+) -> PlatformPolicy | None:
     source = read_file(path, name)
     if isinstance(source, Problem):
         report.problems.append(source)
         return None
-    kind = source.data.get("kind")
-    if kind != "platform":
-        message = "is missing" if kind is None else f"unknown kind; found {_shown(kind)}"
-        report.problems.append(source.problem(("kind",), message, "platform", "platform"))
+    if (wrong := _wrong_kind(source)) is not None:
+        report.problems.extend({wrong, *source.problems})
         return None
     policy = validated(source, PlatformPolicy)
+    report.problems.extend(_contradictions(source, path, today))
+    report.problems.extend(_against_code(source, path.stem, code))
     if isinstance(policy, list):
         report.problems.extend(policy)
         return None
-    report.problems.extend(_contradictions(source, policy, path, today))
+    report.problems.extend(_impossible(source, policy))
     report.warnings.extend(_ageing(source, policy, today))
+    report.warnings.extend(_dead_rules(source, policy))
     return policy
 
 
-def _contradictions(
-    source: Source, policy: PlatformPolicy, path: Path, today: date
-) -> Iterator[Problem]:
-    if policy.name != path.stem:
-        yield source.problem(("name",), f"must be the file's name, {path.stem!r}")
-    for number, word in enumerate(policy.capabilities):
+def _wrong_kind(source: Source) -> Problem | None:
+    kind = source.data.get("kind")
+    if kind == "platform":
+        return None
+    if kind is None:
+        return source.problem(("kind",), "is missing; write `kind: platform`", "What this file is")
+    near = _nearest(kind, ["platform"]) or ""
+    return source.problem(("kind",), f"unknown kind {_shown(kind)} (known: platform)", "", near)
+
+
+def _contradictions(source: Source, path: Path, today: date) -> Iterator[Problem]:
+    """Yield what no shape can forbid; looks at the file as it is, so a broken one too."""
+    name, words = source.data.get("name"), source.data.get("capabilities")
+    if isinstance(name, str) and name != path.stem:
+        yield source.problem(("name",), f"must be the file's name, {path.stem!r}; found {name!r}")
+    words = words if isinstance(words, list) else []
+    for number, word in enumerate(words):
         if word not in CAPABILITIES:
-            near = difflib.get_close_matches(word, CAPABILITIES, n=1, cutoff=0.5)
-            yield source.problem(
-                ("capabilities", number),
-                f"unknown capability {word!r}",
-                "",
-                near[0] if near else "",
-            )
-    for place, span in _ranges(policy, ()):
-        if span.min is not None and span.max is not None and span.min > span.max:
-            yield source.problem(place, f"min {span.min:g} is above max {span.max:g}")
+            near = _nearest(word, CAPABILITIES) or ""
+            known = "" if near else f" (known: {', '.join(CAPABILITIES)})"
+            meaning = (CAPABILITIES[near].__doc__ or "").split("\n")[0].rstrip(".") if near else ""
+            said = f"unknown capability {_shown(word)}{known}"
+            yield source.problem(("capabilities", number), said, meaning, near)
+        elif word in words[:number]:
+            yield source.problem(("capabilities", number), f"{word!r} is there already")
     for place, day in _checked(source.data, ()):
         if day > today + timedelta(days=1):
             yield source.problem(place, f"{day} is in the future")
 
 
-def _ranges(model: BaseModel, path: Path_) -> Iterator[tuple[Path_, Within]]:
+def _against_code(source: Source, name: str, code: Code | None) -> Iterator[Problem]:
+    """Yield where the policy and its connector disagree."""
+    words = source.data.get("capabilities")
+    if code is None or not isinstance(words, list):
+        return
+    if name not in code:
+        if source.data.get("name") != name:
+            return  # Said already: the name is not the file's.
+        near = _nearest(name, code) or ""
+        known = f"there is no connector {name!r} (known: {', '.join(sorted(code))})"
+        yield source.problem(("name",), known, "", near)
+        return
+    for number, word in enumerate(words):
+        if word in CAPABILITIES and word not in code[name]:
+            said = f"the connector cannot {word!r}: connectors/{name}.py lacks it"
+            yield source.problem(("capabilities", number), said)
+    for word in sorted(code[name] - {one for one in words if isinstance(one, str)}):
+        yield source.problem(("capabilities",), f"{word!r} is missing, which the connector can do")
+
+
+def _impossible(source: Source, policy: PlatformPolicy) -> Iterator[Problem]:
+    for place, low, high in _ranges(policy, ()):
+        if low is not None and high is not None and low > high:
+            yield source.problem(place, f"min {low} is above max {high}")
+    for number, rule in enumerate(policy.errors.rules):
+        if not _asks(rule):
+            said = "matches every answer; give a status, code, subcode, contains or step"
+            yield source.problem(("errors", "rules", number), said)
+
+
+def _asks(rule: ErrorRule) -> dict[str, Any]:
+    names = ("status", "code", "subcode", "contains", "step")
+    return {name: getattr(rule, name) for name in names if getattr(rule, name) is not None}
+
+
+def _dead_rules(source: Source, policy: PlatformPolicy) -> Iterator[Problem]:
+    """Yield the rules that an earlier, more general one keeps from ever matching."""
+    asked = [_asks(rule) for rule in policy.errors.rules]
+    for number, ours in enumerate(asked):
+        for earlier, theirs in enumerate(asked[:number]):
+            if theirs and _covers(theirs, ours):
+                said = f"never matches: rule {earlier} takes all of its answers first"
+                yield source.problem(("errors", "rules", number), said)
+                break
+
+
+def _covers(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    return all(
+        name in ours
+        and (value.lower() in ours[name].lower() if name == "contains" else value == ours[name])
+        for name, value in theirs.items()
+    )
+
+
+def _ranges(model: BaseModel, path: Path_) -> Iterator[tuple[Path_, Any, Any]]:
     for name, value in model:
-        if isinstance(value, Within):
-            yield (*path, name), value
+        if isinstance(value, Within | Lasts):
+            yield (*path, name), value.min, value.max
         elif isinstance(value, BaseModel):
             yield from _ranges(value, (*path, name))
 
@@ -310,23 +403,31 @@ def load_platforms(folder: Path) -> Mapping[str, PlatformPolicy]:
 
     Read again only when a file changed.
     """
-    files = tuple((path, path.stat().st_mtime_ns) for path in _files(folder / "platforms"))
-    return _loaded(folder, files)
+    report = Report()
+    files = _files(folder / "platforms", report)
+    if report.problems or not files:
+        missing = _about(folder / "platforms", "holds no platform policies (*.yaml)")
+        raise BrokenPolicies(tuple(report.problems) or (missing,))
+    return _loaded(folder, tuple((path, _stamp(path)) for path in files))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        known = path.stat()
+    except OSError:
+        return 0, 0  # The look at the file says why.
+    return known.st_mtime_ns, known.st_size
 
 
 @lru_cache(maxsize=4)
-def _loaded(folder: Path, files: tuple[tuple[Path, int], ...]) -> Mapping[str, PlatformPolicy]:
-    today = datetime.now(UTC).date()
+def _loaded(
+    folder: Path, files: tuple[tuple[Path, tuple[int, int]], ...]
+) -> Mapping[str, PlatformPolicy]:
     report = Report()
-    found: dict[str, PlatformPolicy] = {}
-    for path, _ in files:
-        policy = _look_at(path, str(path.relative_to(folder.parent)), today, report)
-        if policy is not None:
-            found[policy.name] = policy
+    names = {path: str(path.relative_to(folder.parent)) for path, _ in files}
+    found = _look_at_all(names, datetime.now(UTC).date(), report)
     if report.problems:
         raise BrokenPolicies(tuple(sorted(report.problems)))
-    if not found:
-        raise BrokenPolicies((Problem(str(folder), 1, 1, "", "has no platform policies"),))
     return types.MappingProxyType(found)
 
 

@@ -21,11 +21,13 @@ def schema_of(name: str) -> str:
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """Write every schema into `folder` and return the files."""
+    """Write every schema into `folder`, where it differs, and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in SHAPES:
         path = folder / f"{name}.schema.json"
-        path.write_text(schema_of(name), encoding="utf-8")
+        text = schema_of(name)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
         paths.append(path)
     return paths

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AnyUrl, BaseModel, ConfigDict, Field
+from pydantic import AnyUrl, BaseModel, ConfigDict, Field, UrlConstraints
 
-from clickpost.policy.units import Bytes, Rate, Span
+from clickpost.policy.units import Bytes, Day, Rate, Span
+
+Amount = Annotated[int, Field(ge=0)]
+LastingSpan = Annotated[Span, Field(gt=timedelta(0))]
+Words = Annotated[str, Field(min_length=1)]
+Url = Annotated[AnyUrl, UrlConstraints(allowed_schemes=["https", "http"], host_required=True)]
 
 
 class Closed(BaseModel):
@@ -16,25 +21,31 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Sourced(Closed):
+class Facts(Closed):
+    """A mapping in which a value means what it says: NO is no boolean, "4" is no number."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Sourced(Facts):
     """A section of facts, with who says so and when somebody looked."""
 
-    source: AnyUrl = Field(description="The page that states these facts.")
-    checked: date = Field(description="The day somebody looked at the source.")
+    source: Url = Field(description="The page that states these facts.")
+    checked: Day = Field(description="The day somebody looked at the source.")
     confirmed: bool = Field(
         True, description="False where only observation or an older text supports the facts."
     )
     note: str | None = Field(None, description="What a reader should know beside the numbers.")
 
 
-class Within(Closed):
+class Within(Facts):
     """A range, both ends allowed; an absent end is open."""
 
-    min: float | None = Field(None, description="Lowest value allowed.")
-    max: float | None = Field(None, description="Highest value allowed.")
+    min: float | None = Field(None, allow_inf_nan=False, description="Lowest value allowed.")
+    max: float | None = Field(None, allow_inf_nan=False, description="Highest value allowed.")
 
 
-class Lasts(Closed):
+class Lasts(Facts):
     """A range of durations, both ends allowed."""
 
     min: Span | None = Field(None, description="Shortest, e.g. 3 s.")
@@ -47,22 +58,20 @@ Count = Literal["graphemes", "code_points", "utf16", "bytes", "mastodon", "x_wei
 class Api(Sourced):
     """The API that the connector speaks."""
 
-    version: str = Field(description="Version in use, as the platform names it.")
-    sunset: date | None = Field(
-        None, description="Day the version stops; null while not announced."
-    )
-    base: AnyUrl | None = Field(
+    version: Words = Field(description="Version in use, as the platform names it.")
+    sunset: Day | None = Field(None, description="Day the version stops; null while not announced.")
+    base: Url | None = Field(
         None, description="Default address; null where every server is its own platform."
     )
-    endpoints: dict[str, AnyUrl] = Field(
+    endpoints: dict[str, Url] = Field(
         default_factory=dict, description="Further addresses by name (token, upload, video, …)."
     )
 
 
-class Credential(Closed):
+class Credential(Facts):
     """One value that `clickpost connect` asks for."""
 
-    why: str = Field(description="What it is, and where its owner finds it.")
+    why: Words = Field(description="What it is, and where its owner finds it.")
     secret: bool = Field(True, description="False for an id that may be shown.")
     required: bool = Field(True, description="False where the connector can do without.")
     aliases: list[str] = Field(default_factory=list, description="Other names people use for it.")
@@ -71,22 +80,24 @@ class Credential(Closed):
 class TextRules(Sourced):
     """How long a text may be, and how this platform counts."""
 
-    limit: int | None = Field(None, description="Most units of `count`; null for no limit.")
+    limit: Amount | None = Field(None, description="Most units of `count`; null for no limit.")
     count: Count = Field("graphemes", description="The unit in which the platform counts.")
-    bytes: int | None = Field(None, description="Most UTF-8 bytes, beside `limit`.")
-    links: int | None = Field(None, description="What every http(s) link counts; null: as written.")
+    bytes: Amount | None = Field(None, description="Most UTF-8 bytes, beside `limit`.")
+    links: Amount | None = Field(
+        None, description="What every http(s) link counts; null: as written."
+    )
     required: bool = Field(False, description="True where a post without it is refused.")
     forbidden: str = Field("", description="Characters that may not appear.")
-    hashtags: int | None = Field(None, description="Most hashtags.")
-    mentions: int | None = Field(None, description="Most @mentions.")
+    hashtags: Amount | None = Field(None, description="Most hashtags.")
+    mentions: Amount | None = Field(None, description="Most @mentions.")
 
 
 class TagRules(Sourced):
     """Tags that are sent beside the text."""
 
-    total: int | None = Field(None, description="Most characters of all tags together.")
-    max: int | None = Field(None, description="Most tags.")
-    each: int | None = Field(None, description="Most characters of one tag.")
+    total: Amount | None = Field(None, description="Most characters of all tags together.")
+    max: Amount | None = Field(None, description="Most tags.")
+    each: Amount | None = Field(None, description="Most characters of one tag.")
     quoting: bool = Field(
         False, description="True where a tag with a space counts two quotes more."
     )
@@ -98,13 +109,13 @@ ImageFormat = Literal["jpeg", "png", "webp", "gif", "heic", "avif"]
 class ImageRules(Sourced):
     """What the platform accepts as an image."""
 
-    max: int = Field(description="Most images in one post; 0 for none.")
+    max: Amount = Field(description="Most images in one post; 0 for none.")
     bytes: Bytes | None = Field(None, description="Largest file.")
     formats: list[ImageFormat] = Field(description="Formats accepted, the best one first.")
-    pixels: int | None = Field(None, description="Most pixels, width times height.")
+    pixels: Amount | None = Field(None, description="Most pixels, width times height.")
     width: Within = Field(default_factory=Within, description="Width in pixels.")
     height: Within = Field(default_factory=Within, description="Height in pixels.")
-    edge: int | None = Field(None, description="Longest edge in pixels.")
+    edge: Amount | None = Field(None, description="Longest edge in pixels.")
     aspect: Within = Field(default_factory=Within, description="Width divided by height.")
     colour: Literal["any", "srgb"] = Field("any", description="Colour space that must be used.")
     animated: bool = Field(False, description="True where an animated image stays animated.")
@@ -113,7 +124,7 @@ class ImageRules(Sourced):
 class VideoRules(Sourced):
     """What the platform accepts as a video."""
 
-    max: int = Field(description="Most videos in one post; 0 for none.")
+    max: Amount = Field(description="Most videos in one post; 0 for none.")
     bytes: Bytes | None = Field(None, description="Largest file.")
     containers: list[Literal["mp4", "mov", "webm", "mkv", "avi", "mpeg"]] = Field(
         description="Containers accepted, the best one first."
@@ -124,13 +135,13 @@ class VideoRules(Sourced):
     audio: list[Literal["aac", "opus", "vorbis", "mp3", "ac3", "pcm", "flac"]] = Field(
         description="Audio codecs accepted, the best one first."
     )
-    audio_rate: int | None = Field(None, description="Highest audio sample rate in hertz.")
-    audio_channels: int | None = Field(None, description="Most audio channels.")
+    audio_rate: Amount | None = Field(None, description="Highest audio sample rate in hertz.")
+    audio_channels: Amount | None = Field(None, description="Most audio channels.")
     audio_bitrate: Rate | None = Field(None, description="Highest audio bitrate.")
     bitrate: Rate | None = Field(None, description="Highest video bitrate.")
     fps: Within = Field(default_factory=Within, description="Frames a second.")
-    frames: int | None = Field(None, description="Most frames.")
-    pixels: int | None = Field(None, description="Most pixels, width times height.")
+    frames: Amount | None = Field(None, description="Most frames.")
+    pixels: Amount | None = Field(None, description="Most pixels, width times height.")
     width: Within = Field(default_factory=Within, description="Width in pixels.")
     height: Within = Field(default_factory=Within, description="Height in pixels.")
     aspect: Within = Field(default_factory=Within, description="Width divided by height.")
@@ -138,7 +149,7 @@ class VideoRules(Sourced):
     chroma: list[Literal["420", "422", "444"]] = Field(
         ["420"], description="Chroma subsampling accepted."
     )
-    bit_depth: int = Field(8, description="Most bits a colour sample.")
+    bit_depth: Amount = Field(8, description="Most bits a colour sample.")
     hdr: bool = Field(False, description="True where high dynamic range is taken as it is.")
     progressive: bool = Field(False, description="True where interlaced video is refused.")
     closed_gop: bool = Field(False, description="True where groups of pictures must be closed.")
@@ -149,8 +160,8 @@ class VideoRules(Sourced):
 class AlbumRules(Sourced):
     """What several media in one post may be."""
 
-    min: int = Field(2, description="Fewest media that make an album.")
-    max: int = Field(description="Most media in one post.")
+    min: Amount = Field(2, description="Fewest media that make an album.")
+    max: Amount = Field(description="Most media in one post.")
     mixed: bool = Field(False, description="True where images and videos may stand together.")
     video: VideoRules | None = Field(None, description="Rules for a video in an album, if others.")
 
@@ -166,7 +177,7 @@ class MediaRules(Sourced):
 class AltRules(Sourced):
     """The description of an image for those who do not see it."""
 
-    limit: int | None = Field(None, description="Most units of `count`; null for no limit.")
+    limit: Amount | None = Field(None, description="Most units of `count`; null for no limit.")
     count: Count = Field("code_points", description="The unit in which the platform counts.")
     on: list[Literal["image", "video"]] = Field(
         ["image"],
@@ -187,8 +198,8 @@ class Budget(Sourced):
     what: Literal["posts", "requests", "uploads", "containers", "units", "points"] = Field(
         description="What is counted."
     )
-    total: int = Field(description="How many.")
-    window: Span = Field(description="In how long, e.g. 3 h.")
+    total: Amount = Field(description="How many.")
+    window: LastingSpan = Field(description="In how long, e.g. 3 h.")
 
 
 class Unknown(Sourced):
@@ -210,8 +221,8 @@ class PreparedRules(Sourced):
 class Processing(Sourced):
     """How to ask how far the platform has come."""
 
-    poll: Span = Field(description="Time between two questions.")
-    give_up: Span = Field(description="After this an operator is told.")
+    poll: LastingSpan = Field(description="Time between two questions.")
+    give_up: LastingSpan = Field(description="After this an operator is told.")
 
 
 Meaning = Literal[
@@ -231,7 +242,7 @@ Meaning = Literal[
 ]
 
 
-class ErrorRule(Closed):
+class ErrorRule(Facts):
     """One answer of the platform, and what it means to us. All given keys must match."""
 
     status: int | None = Field(None, description="HTTP status.")
@@ -260,16 +271,16 @@ class Duty(Sourced):
     within: Span | None = Field(None, description="In how long; null for `without delay`.")
 
 
-class PlatformPolicy(Closed):
+class PlatformPolicy(Facts):
     """Everything that ClickPost knows about a platform and that is not code."""
 
     kind: Literal["platform"] = Field(description="What this file is.")
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="The platform's name in commands.")
-    title: str = Field(description="The platform's name for people.")
+    title: Words = Field(description="The platform's name for people.")
     api: Api = Field(description="The API that the connector speaks.")
     capabilities: list[str] = Field(description="What the connector can do; checked against it.")
     credentials: dict[str, Credential] = Field(description="What `connect` asks for.")
-    scopes: dict[str, str] = Field(description="Permissions to ask for, each with its purpose.")
+    scopes: dict[str, Words] = Field(description="Permissions to ask for, each with its purpose.")
     text: TextRules = Field(description="The post's text (caption, description).")
     title_rules: TextRules | None = Field(
         None, alias="heading", description="The post's title, where the platform has one."

@@ -1,14 +1,17 @@
-"""Quantities with a unit, as a person writes them: `16 MB`, `3 h`, `25 Mbps`."""
+"""Quantities with a unit, as a person writes them: `16 MB`, `3 h`, `25 Mbit/s`; and days."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_NUMBER = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*$")
+_NUMBER = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z/]+)\s*")
 
 BYTES = {
     "B": 1,
@@ -19,37 +22,82 @@ BYTES = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
-SPANS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
-RATES = {"bps": 1, "kbps": 10**3, "Mbps": 10**6}
+SPANS: dict[str, int | Decimal] = {"ms": Decimal("0.001"), "s": 1, "min": 60, "h": 3600, "d": 86400}
+RATES = {
+    "bps": 1,
+    "kbps": 10**3,
+    "Mbps": 10**6,
+    "bit/s": 1,
+    "kbit/s": 10**3,
+    "Mbit/s": 10**6,
+}
+
+Units = Mapping[str, int | Decimal]
 
 
-def _quantity(value: Any, units: dict[str, Any]) -> float:
-    match = _NUMBER.match(value) if isinstance(value, str) else None
-    if match is None or match[2] not in units:
-        raise ValueError(f"needs a number with a unit ({', '.join(units)}), e.g. 5 {[*units][1]}")
-    return float(match[1]) * float(units[match[2]])
+def _quantity(value: Any, units: Units) -> Decimal:
+    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if match is not None and match[2] in units:
+        return Decimal(match[1]) * units[match[2]]
+    if match is None:
+        example = f"e.g. 5 {[*units][1]}"
+        raise ValueError(f"needs a number with a unit ({', '.join(units)}), {example}")
+    raise ValueError(f"unknown unit '{match[2]}' ({_nearest(match[2], units)})")
 
 
-def _schema(units: dict[str, Any]) -> WithJsonSchema:
-    pattern = rf"^\s*\d+(\.\d+)?\s*({'|'.join(units)})\s*$"
+#: What people write and we do not, as difflib would not find it.
+_MEANT = {"sec": "s", "second": "s", "minute": "min", "m": "min", "hr": "h", "hour": "h"}
+_MEANT |= {"day": "d", "k": "kB", "m/s": "Mbps"}
+
+
+def _nearest(unit: str, units: Units) -> str:
+    """Return which unit was most likely meant, or all of them."""
+    near = _MEANT.get(unit.lower().removesuffix("s")) or _MEANT.get(unit.lower(), "")
+    if near not in units:
+        by_case = {one.lower(): one for one in units}
+        found = difflib.get_close_matches(unit.lower(), by_case, n=1, cutoff=0.5)
+        near = by_case[found[0]] if found else ""
+    return f"did you mean '{near}'?" if near else f"known: {', '.join(units)}"
+
+
+def _schema(units: Units) -> WithJsonSchema:
+    pattern = rf"^\s*[0-9]+(\.[0-9]+)?\s*({'|'.join(units)})\s*$"
     return WithJsonSchema({"type": "string", "pattern": pattern})
 
 
 def bytes_of(value: Any) -> int:
     """Return the bytes that `16 MB` means; raise ValueError without a unit."""
-    return value if type(value) is int else int(_quantity(value, BYTES))
+    return int(_quantity(value, BYTES))
 
 
 def span_of(value: Any) -> timedelta:
     """Return the span that `3 h` means; raise ValueError without a unit."""
-    return value if isinstance(value, timedelta) else timedelta(seconds=_quantity(value, SPANS))
+    if isinstance(value, timedelta):
+        return value
+    try:
+        return timedelta(seconds=float(_quantity(value, SPANS)))
+    except OverflowError:
+        raise ValueError("is longer than time lasts") from None
 
 
 def rate_of(value: Any) -> int:
-    """Return the bits per second that `25 Mbps` means; raise ValueError without a unit."""
-    return value if type(value) is int else int(_quantity(value, RATES))
+    """Return the bits per second that `25 Mbit/s` means; raise ValueError without a unit."""
+    return int(_quantity(value, RATES))
 
 
-Bytes = Annotated[int, BeforeValidator(lambda v: int(_quantity(v, BYTES))), _schema(BYTES)]
+def day_of(value: Any) -> date:
+    """Return the day that `2026-09-01` means, quoted or not; raise ValueError for all else."""
+    if type(value) is date:
+        return value
+    try:
+        if isinstance(value, str) and len(value) == len("2026-09-01"):
+            return date.fromisoformat(value)
+    except ValueError:
+        pass
+    raise ValueError("needs a day of the calendar as YYYY-MM-DD")
+
+
+Bytes = Annotated[int, BeforeValidator(bytes_of), _schema(BYTES)]
 Span = Annotated[timedelta, BeforeValidator(span_of), _schema(SPANS)]
-Rate = Annotated[int, BeforeValidator(lambda v: int(_quantity(v, RATES))), _schema(RATES)]
+Rate = Annotated[int, BeforeValidator(rate_of), _schema(RATES)]
+Day = Annotated[date, BeforeValidator(day_of), WithJsonSchema({"type": "string", "format": "date"})]
