@@ -58,7 +58,8 @@ def _say(problem: Problem, word: str, colour: str) -> None:
     out.print(line, soft_wrap=True)
     if problem.meaning:
         renamed = problem.hint if problem.message.startswith("unknown") else ""
-        key = renamed or problem.key.rpartition(".")[2]
+        words = [step for step in problem.key.split(".") if not step.isdigit()]
+        key = renamed or words[-1]
         out.print(Text(f"    {key}: {problem.meaning}.", "dim"), soft_wrap=True)
 
 

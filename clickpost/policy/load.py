@@ -104,6 +104,7 @@ _PLAINLY = {
     "float_type": "must be a number, without quotes",
     "string_type": "must be a text (put quotes around a number or true/false)",
     "string_too_short": "must not be empty",
+    "greater_than": "must be more than 0",
     "url_parsing": "must be an address that starts with https://",
     "url_scheme": "must be an address that starts with https://",
     "list_type": "must be a list: [a, b]",
