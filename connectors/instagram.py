@@ -276,7 +276,7 @@ class Connector:
         return PrepareAgain("the container is broken", code=subcode, detail=error.detail)
 
     async def _in_feed(self, sought: Sought) -> Receipt | Absence:
-        """Find the one post of these words and this time; two of them prove nothing."""
+        """Find the one post of these words and this time; of two nobody knows which is ours."""
         since, until = sought.sent_at - _SLACK, sought.until + _SLACK
         answer = await self._get(
             f"{self._id()}/media",
@@ -285,12 +285,15 @@ class Connector:
             since=str(int(since.timestamp())),
             until=str(int(until.timestamp())),
         )
-        found = [
-            row for row in answer.get("data") or [] if is_sought(row, sought.text, since, until)
-        ]
-        if len(found) != 1:
-            return Absence.CANNOT_TELL
-        return Receipt(remote_id=str(found[0]["id"]), url=found[0].get("permalink"))
+        rows = answer.get("data") or []
+        exact = sought.sent_at.replace(microsecond=0)  # Graph tells no fractions of a second.
+        for start in (exact, since):
+            found = [row for row in rows if is_sought(row, sought.text, start, until)]
+            if len(found) == 1:
+                return Receipt(remote_id=str(found[0]["id"]), url=found[0].get("permalink"))
+            if found:
+                break
+        return Absence.CANNOT_TELL
 
     async def _permalink(self, media_id: str) -> str | None:
         """Read the address of what is live already: whatever goes wrong here, it stays live."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 import secrets
 import time
@@ -20,15 +21,23 @@ from sandbox.state import State
 FIELDS = {
     "image_url", "video_url", "caption", "alt_text", "media_type", "is_carousel_item", "children",
     "upload_type", "share_to_feed", "cover_url", "thumb_offset", "user_tags", "location_id",
-    "collaborators", "access_token", "audio_name", "is_ai_generated",
+    "collaborators", "access_token", "audio_name", "is_ai_generated", "product_tags",
+    "trial_params",
 }  # fmt: skip
+STAMP = "%Y-%m-%dT%H:%M:%S+0000"
+SAYS = {
+    "IN_PROGRESS": "In Progress: Media is still being processed.",
+    "FINISHED": "Finished: Media has been uploaded and it is ready to be published.",
+    "PUBLISHED": "Published: Media has been published.",
+    "EXPIRED": "Expired: Media has expired.",
+}
 
 
 def step_of(method: str, path: str) -> str:
     """Name a call for the control endpoint."""
     for tail, step in (
         ("/media_publish", "publish"), ("/content_publishing_limit", "quota"), ("/me", "me"),
-        ("/refresh_access_token", "refresh"),
+        ("/refresh_access_token", "refresh"), ("/me/accounts", "pages"),
     ):  # fmt: skip
         if path.endswith(tail):
             return step
@@ -50,7 +59,8 @@ class Refused(Exception):
         super().__init__(message)
         error: dict[str, Any] = {"message": message, "type": "OAuthException", "code": code}
         if subcode:
-            error |= {"error_subcode": subcode, "is_transient": False, "error_user_msg": message}
+            error |= {"error_subcode": subcode, "is_transient": False}
+            error |= {"error_user_title": message, "error_user_msg": message}
         self.response = JSONResponse({"error": error | {"fbtrace_id": "sandbox"}}, status)
 
 
@@ -66,6 +76,7 @@ class Instagram:
         return [
             Route("/refresh_access_token", guarded(self.refresh)),
             Route("/{v}/me", guarded(self.me)),
+            Route("/{v}/me/accounts", guarded(self.pages)),
             Route("/{v}/{id}/media", guarded(self.media), methods=["POST"]),
             Route("/{v}/{id}/media", guarded(self.listed)),
             Route("/{v}/{id}/media_publish", guarded(self.publish), methods=["POST"]),
@@ -119,12 +130,27 @@ class Instagram:
         return {"access_token": token, "token_type": "bearer", "expires_in": 5183944}
 
     async def me(self, request: Request) -> Any:
+        """Tell the fields asked for; `id` is that of the app's user, not that of the paths."""
         account = self.account(request.query_params.get("access_token"))
-        return {"user_id": account["id"], "username": account["handle"], "id": "24" + account["id"]}
+        known = {
+            "user_id": account["id"], "username": account["handle"], "name": account["name"],
+            "account_type": "BUSINESS", "id": "24" + account["id"],
+        }  # fmt: skip
+        return chosen(known, request.query_params.get("fields", ""))
+
+    async def pages(self, request: Request) -> Any:
+        """List the Page that the account is linked to, as Facebook Login shows it."""
+        account = self.account(request.query_params.get("access_token"))
+        linked = {"id": account["id"], "username": account["handle"]}
+        page = {"id": "1" + account["id"], "name": account["name"]}
+        return {"data": [page | {"instagram_business_account": linked}]}
 
     async def quota(self, request: Request) -> Any:
         account = self.mine(request, request.query_params.get("access_token"))
-        used = sum(1 for p in self.state.newest("instagram") if p["account"] == account["id"])
+        used = sum(
+            post["account"] == account["id"] and time.time() - float(post["received_at"]) < 86400
+            for post in self.state.newest("instagram")
+        )
         config = {"quota_total": 50, "quota_duration": 86400}
         return {"data": [{"quota_usage": used, "config": config}]}
 
@@ -168,6 +194,10 @@ class Instagram:
                 thing["media"] += child["media"]
             return
         if kind in ("REELS", "VIDEO"):
+            if thing["child"] is not (kind == "VIDEO"):
+                raise Refused("A video of an album is a VIDEO, a single one a REEL", 100, 2207023)
+            if "alt_text" in said:
+                raise Refused("Param alt_text is not allowed", 100)
             if said.get("upload_type") == "resumable":
                 thing["status"] = "AWAITING"
                 return
@@ -208,6 +238,8 @@ class Instagram:
                 raise Refused("The aspect ratio is not supported", 36003, 2207009)
         else:
             thing["error"] = video_fault(facts, size, child=thing["child"])
+            if self.orders.take("instagram", "upload", "fail_processing"):
+                thing["error"] = "2207026"
         thing["media"] = [{"sha256": digest, "alt": thing["alt"], **facts}]
         thing["status"], thing["at"] = "IN_PROGRESS", time.time()
 
@@ -231,8 +263,6 @@ class Instagram:
             }
             return JSONResponse({"debug_info": info}, 400)
         await self.taken(thing, path, digest, size, "video")
-        if self.orders.take("instagram", "upload", "fail_processing"):
-            thing["error"] = "2207026"
         self.state.touch()
         return {"success": True, "message": "Upload successful."}
 
@@ -278,7 +308,7 @@ class Instagram:
             "permalink": f"{host}/p/instagram/{post['id']}", "shortcode": post["id"],
             "media_type": "CAROUSEL_ALBUM" if len(post["media"]) > 1 else "IMAGE",
         }  # fmt: skip
-        return {key: known[key] for key in {"id", *fields.split(",")} if key in known}
+        return chosen(known, fields)
 
     async def one(self, request: Request) -> Any:
         account = self.account(request.query_params.get("access_token"))
@@ -288,8 +318,9 @@ class Instagram:
         thing = self.state.things.get(thing_id)
         if thing is not None and thing.get("account") == account["id"]:
             code = self.status(thing_id)
-            words = {"ERROR": f"Error: Media upload has failed with error code {thing['error']}"}
-            return {"status_code": code, "status": words.get(code, code.title()), "id": thing_id}
+            broken = f"Error: Media upload has failed with error code {thing['error']}"
+            known = {"id": thing_id, "status_code": code, "status": SAYS.get(code, broken)}
+            return chosen(known, fields)
         post = self.state.posts.get(f"instagram/{thing_id}")
         if post is None or post["deleted"] or post["account"] != account["id"]:
             raise Refused("Unsupported request. Object does not exist", 100, 33)
@@ -301,14 +332,32 @@ class Instagram:
 
     async def listed(self, request: Request) -> Any:
         account = self.mine(request, request.query_params.get("access_token"))
-        rows = [p for p in self.state.newest("instagram") if p["account"] == account["id"]]
-        fields = request.query_params.get("fields", "id")
-        return {"data": [self.shown(post, fields) for post in rows if not post["deleted"]][:25]}
+        query = request.query_params
+        since, until = float(query.get("since", 0)), float(query.get("until", "inf"))
+        rows = [
+            post
+            for post in self.state.newest("instagram")
+            if post["account"] == account["id"]
+            and not post["deleted"]
+            and since <= moment(post["created_at"]) <= until
+        ]
+        most = int(query.get("limit", 25))
+        return {"data": [self.shown(post, query.get("fields", "id")) for post in rows[:most]]}
+
+
+def chosen(known: dict[str, Any], fields: str) -> dict[str, Any]:
+    """Return what was asked for, and the id, which Graph always tells."""
+    return {key: known[key] for key in {"id", *fields.split(",")} if key in known}
 
 
 def stamp() -> str:
     """Return the time as Graph writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime())
+    return time.strftime(STAMP, time.gmtime())
+
+
+def moment(stamped: str) -> float:
+    """Return the epoch of a time that Graph wrote."""
+    return calendar.timegm(time.strptime(stamped, STAMP))
 
 
 def video_fault(facts: dict[str, Any], size: int, *, child: bool) -> str:
