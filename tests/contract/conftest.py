@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from PIL import Image
 import connectors
 from clickpost.contract import Account, Kind, MediaFile
 from clickpost.policy.load import load_platforms
+from clickpost.policy.shape import PlatformPolicy
 from clickpost.settings import PROJECT
 from connectors._api import client
 from sandbox.testing import serve
+
+pytest.register_assert_rewrite("tests.contract.promises")
 
 POLICIES = load_platforms(PROJECT / "policies")
 
@@ -66,8 +69,16 @@ def clip(files: Path) -> MediaFile:
     return MediaFile(Kind.VIDEO, path, "video/mp4", size, 320, 568, "0", 3.5, alt="A test picture")
 
 
-async def connected(base: str, platform: str, http: httpx.AsyncClient, **options: str) -> Any:
+async def connected(
+    base: str,
+    platform: str,
+    http: httpx.AsyncClient,
+    policy: PlatformPolicy | None = None,
+    make: Callable[..., Any] = connectors.connector,
+    **options: str,
+) -> Any:
     """Return a connector for the sandbox's account, signed in as `clickpost connect` does."""
+    policy = policy or POLICIES[platform]
     rows = (await http.get(f"{base}/control/accounts")).json()
     row = next(row for row in rows if row["platform"] == platform)
     account = Account(
@@ -77,12 +88,11 @@ async def connected(base: str, platform: str, http: httpx.AsyncClient, **options
         secrets=row["credentials"],
         options=row["options"] | options,
     )
-    policy = POLICIES[platform]
-    made = connectors.connector(account, policy, http)
+    made = make(account, policy, http)
     if "sign_in" in policy.capabilities:
-        tokens = await made.sign_in()  # type: ignore[attr-defined]
+        tokens = await made.sign_in()
         account = replace(account, secrets={**account.secrets, **tokens.secrets})
-        made = connectors.connector(account, policy, http)
-    who = await made.whoami()  # type: ignore[attr-defined]
+        made = make(account, policy, http)
+    who = await made.whoami()
     account = replace(account, remote_id=who.remote_id, handle=who.handle)
-    return connectors.connector(account, policy, http)
+    return make(account, policy, http)

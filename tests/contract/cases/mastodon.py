@@ -1,0 +1,7 @@
+"""Mastodon: tokens that do not end."""
+
+from __future__ import annotations
+
+from tests.contract.cases import Case
+
+CASE = Case(publish_step="status")
