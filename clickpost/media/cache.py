@@ -49,6 +49,8 @@ class Cache:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     parts.append(target.with_name(f".{secrets.token_hex(6)}-{target.name}"))
                 yield parts
+                for part in parts:
+                    _on_disk(part)
                 for part, target in zip(parts, targets, strict=True):
                     os.replace(part, target)
         finally:
@@ -69,6 +71,12 @@ def _room() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Unavailable("the disk is full: free some room, then retry") from None
         raise
+
+
+def _on_disk(path: Path) -> None:
+    """Wait until the bytes are safe, so that no crash leaves a name without them."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _digest(path: Path) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageCms, ImageOps, ImageSequence
 
-from clickpost.errors import ContentRejected, Fault
 from clickpost.media.plan import Profile
-from clickpost.media.probe import Probed
+from clickpost.media.probe import READERS, Probed, refused
 from clickpost.media.strip import stripped
 
 _QUALITIES = (90, 84, 78, 70, 60, 50)
@@ -28,40 +28,45 @@ def make(probed: Probed, profile: Profile, out: Path) -> None:
 
 
 def _encoded(probed: Probed, profile: Profile) -> bytes:
-    with Image.open(probed.path) as image:
-        if profile.animated:
-            return _animation(image, profile)
-        image.seek(0)
-        picture, icc = _coloured(ImageOps.exif_transpose(image), profile)
-    picture = _placed(picture, profile)
-    return _within(picture, icc, profile)
+    try:
+        with Image.open(probed.path, formats=READERS) as image:
+            if profile.animated:
+                return _animation(image, profile)
+            picture, icc = _coloured(ImageOps.exif_transpose(image), profile)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise refused("file", "a whole image", f"a broken one ({type(error).__name__})") from None
+    return _within(_placed(picture, profile), icc, profile)
 
 
 def _coloured(image: Image.Image, profile: Profile) -> tuple[Image.Image, bytes | None]:
     """Return the picture in 8-bit RGB(A) and the colour profile that goes along."""
     raw = image.info.get("icc_profile")
-    alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    if image.mode.startswith("I") or image.mode == "F":
+    alpha = image.has_transparency_data
+    if image.mode.startswith("I"):
         # 16 bits of grey: scale to 8, for Pillow's own conversion would clip.
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
-    if raw and (image.mode == "CMYK" or profile.colour == "srgb"):
+        image, alpha = image.convert("I").point(lambda value: value / 256).convert("L"), False
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode not in ("RGB", "RGBA", "CMYK") and (alpha or image.mode != "L"):
+        image = image.convert("RGBA" if alpha else "RGB")
+    # A profile for grey or ink says nothing about RGB.
+    if raw and (grey or image.mode == "CMYK" or profile.colour == "srgb"):
         image, raw = _to_srgb(image, raw), None
     if image.mode not in ("RGB", "RGBA"):
-        image = image.convert("RGBA" if alpha else "RGB")
+        image = image.convert("RGB")
     if image.mode == "RGBA" and profile.format == "jpeg":
         paper = Image.new("RGB", image.size, "white")
         paper.paste(image, mask=image.getchannel("A"))
         image = paper
+    image.info = {}
     return image, raw
 
 
 def _to_srgb(image: Image.Image, raw: bytes) -> Image.Image:
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
-    if image.mode not in ("RGB", "RGBA", "CMYK", "L"):
-        image = image.convert("RGBA" if image.mode in ("LA", "PA") else "RGB")
-        mode = image.mode
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(raw))
+        if source.profile.xcolor_space.strip() == "GRAY" and image.mode != "L":
+            return image.convert(mode)
         done = ImageCms.profileToProfile(image, source, _SRGB, outputMode=mode)
     except (ImageCms.PyCMSError, OSError):
         return image.convert(mode)
@@ -86,9 +91,8 @@ def _within(image: Image.Image, icc: bytes | None, profile: Profile) -> bytes:
             data = _written(image, icc, profile.format, quality)
             if profile.bytes is None or len(data) <= profile.bytes:
                 return data
-        size = (max(1, image.width * 4 // 5), max(1, image.height * 4 // 5))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    raise ContentRejected("media", (Fault("image.bytes", f"at most {profile.bytes}", "more"),))
+        image = _smaller(image)
+    raise refused("image.bytes", f"at most {profile.bytes}", str(len(data)))
 
 
 def _written(image: Image.Image, icc: bytes | None, format_: str, quality: int) -> bytes:
@@ -102,11 +106,23 @@ def _written(image: Image.Image, icc: bytes | None, format_: str, quality: int) 
 
 
 def _animation(image: Image.Image, profile: Profile) -> bytes:
-    """Return the animation scaled, every frame with its own time."""
+    """Return the animation within its bytes, every frame with its own time."""
     frames, times = [], []
     for frame in ImageSequence.Iterator(image):
         times.append(int(frame.info.get("duration", 100)))
-        frames.append(_placed(frame.convert("RGBA"), profile))
+        upright = _coloured(ImageOps.exif_transpose(frame), replace(profile, colour="srgb"))[0]
+        frames.append(_placed(upright, profile))
+    # An animation that says nothing plays once.
+    loop = {"loop": int(image.info["loop"])} if "loop" in image.info else {}
+    for _ in range(12):
+        data = _gif(frames, times, loop)
+        if profile.bytes is None or len(data) <= profile.bytes:
+            return data
+        frames = [_smaller(frame) for frame in frames]
+    raise refused("image.bytes", f"at most {profile.bytes}", str(len(data)))
+
+
+def _gif(frames: list[Image.Image], times: list[int], loop: dict[str, int]) -> bytes:
     buffer = io.BytesIO()
     frames[0].save(
         buffer,
@@ -114,10 +130,12 @@ def _animation(image: Image.Image, profile: Profile) -> bytes:
         save_all=True,
         append_images=frames[1:],
         duration=times,
-        loop=int(image.info.get("loop", 0)),
         disposal=2,
+        **loop,
     )
-    if profile.bytes is not None and buffer.tell() > profile.bytes:
-        found = str(buffer.tell())
-        raise ContentRejected("media", (Fault("image.bytes", f"at most {profile.bytes}", found),))
     return buffer.getvalue()
+
+
+def _smaller(image: Image.Image) -> Image.Image:
+    size = (max(1, image.width * 4 // 5), max(1, image.height * 4 // 5))
+    return image.resize(size, Image.Resampling.LANCZOS)

@@ -8,19 +8,21 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import combinations
 from typing import Literal
 
 from clickpost.contract import Kind
 from clickpost.errors import ContentRejected, Fault
+from clickpost.media import strip
 from clickpost.media.probe import Probed
-from clickpost.media.rules import common, faults_of
+from clickpost.media.rules import common, faults_of, time_faults
 from clickpost.policy.shape import ImageRules, VideoRules, Within
 
 #: When a video has to be encoded anyway, larger pictures than these help nobody on a phone.
 LONG_EDGE, SHORT_EDGE = 1920, 1080
 _LEAST_BITRATE = 250_000
 _AUDIO_BITRATE = 128_000
-_VERSION = 4  # Raise it when the making changes, so that caches do not serve old files.
+_VERSION = 5  # Raise it when the making changes, so that caches do not serve old files.
 #: Faults that a stream copy mends without encoding.
 _BY_COPY = {"video.container", "video.index", "video.edit_lists"}
 
@@ -98,20 +100,19 @@ def plan(probed: Probed, targets: Sequence[Target]) -> Plan:
     """Return the fewest renditions that satisfy all of `targets` that can be satisfied."""
     refusals: dict[str, ContentRejected] = {}
     why = {one.name: faults_of(probed, one.images, one.video) for one in targets}
-    kept: dict[Profile, list[str]] = {}
+    kept: dict[str, list[Profile]] = {}
     encoded: list[Target] = []
     for target in targets:
-        profile = _untouched(probed, target, why[target.name])
-        if profile is not None:
-            kept.setdefault(profile, []).append(target.name)
+        if untouched := _untouched(probed, target, why[target.name]):
+            kept[target.name] = untouched
             continue
         try:
             _solved(probed, [target])
         except ContentRejected as error:
-            refusals[target.name] = error
+            refusals[target.name] = ContentRejected(target.name, error.faults)
             continue
         encoded.append(target)
-    made = [Planned(profile, tuple(names)) for profile, names in kept.items()]
+    made = [Planned(profile, names) for profile, names in _shared(kept)]
     made += [
         Planned(_solved(probed, group), tuple(one.name for one in group))
         for group in fewest(probed, encoded)
@@ -119,29 +120,58 @@ def plan(probed: Probed, targets: Sequence[Target]) -> Plan:
     return Plan(probed, tuple(made), refusals, why)
 
 
-def _untouched(probed: Probed, target: Target, faults: Sequence[Fault]) -> Profile | None:
-    """Return the profile that keeps the source's own pictures, None where it must be encoded."""
+def _untouched(probed: Probed, target: Target, faults: Sequence[Fault]) -> list[Profile]:
+    """Return the profiles that keep the source's own pictures, none where it must be encoded."""
     if any(fault.field not in _BY_COPY for fault in faults):
-        return None
-    format_ = probed.format
-    if probed.kind is Kind.VIDEO:
-        copies = [one for one in target.video.containers if _holds(one, probed)]
-        if not copies:
-            return None
-        format_ = probed.format if probed.format in copies else copies[0]
-    clean = not (probed.metadata or probed.has_location or probed.has_device or faults)
+        return []
+    if not (probed.metadata or probed.has_location or probed.has_device or faults):
+        return [_copy(probed, "as it is", probed.format, edit_lists=True)]
+    if probed.kind is Kind.IMAGE:
+        can = probed.format in strip.FORMATS
+        return [_copy(probed, "metadata removed", probed.format, edit_lists=True)] if can else []
+    # Without an edit list nothing can wait or be cut: such a file has to be encoded.
+    lists = [kept for kept in (True, False) if target.video.edit_lists or not kept]
+    lists = [kept for kept in lists if kept or not probed.retimed]
+    containers = [one for one in target.video.containers if _holds(one, probed)]
+    containers.sort(key=lambda one: one != probed.format)
+    return [
+        _copy(probed, "metadata removed", container, edit_lists=kept)
+        for container in containers
+        for kept in lists
+    ]
+
+
+def _copy(probed: Probed, how: How, format_: str, *, edit_lists: bool) -> Profile:
     return Profile(
         kind=probed.kind,
-        how="as it is" if clean else "metadata removed",
+        how=how,
         format=format_,
         width=probed.width,
         height=probed.height,
         inner_width=probed.width,
         inner_height=probed.height,
         animated=probed.animated,
-        moov_in_front=probed.kind is Kind.VIDEO and not clean,
-        edit_lists=target.video.edit_lists or clean or probed.kind is Kind.IMAGE,
+        moov_in_front=probed.kind is Kind.VIDEO and how != "as it is",
+        edit_lists=edit_lists,
     )
+
+
+def _shared(kept: dict[str, list[Profile]]) -> list[tuple[Profile, tuple[str, ...]]]:
+    """Return the fewest profiles of which everybody finds one in its list."""
+    choices = list(dict.fromkeys(profile for profiles in kept.values() for profile in profiles))
+    for count in range(len(choices) + 1):
+        for chosen in combinations(choices, count):
+            if all(set(chosen) & set(profiles) for profiles in kept.values()):
+                return _handed(chosen, kept)
+    return []
+
+
+def _handed(
+    chosen: Sequence[Profile], kept: dict[str, list[Profile]]
+) -> list[tuple[Profile, tuple[str, ...]]]:
+    """Give everybody the first of its list that is made."""
+    of = {name: next(p for p in profiles if p in chosen) for name, profiles in kept.items()}
+    return [(one, tuple(name for name, profile in of.items() if profile == one)) for one in chosen]
 
 
 def _holds(container: str, probed: Probed) -> bool:
@@ -150,9 +180,9 @@ def _holds(container: str, probed: Probed) -> bool:
         None, "aac", "mp3", "ac3", "opus", "flac",
     )  # fmt: skip
     webm = probed.codec in ("vp8", "vp9", "av1") and probed.audio in (None, "opus", "vorbis")
-    return {"mp4": mp4, "mov": mp4 and probed.audio != "opus", "webm": webm}.get(
-        container, container == probed.format
-    )
+    if container == probed.format:
+        return True
+    return {"mp4": mp4, "mov": mp4 and probed.audio != "opus", "webm": webm}.get(container, False)
 
 
 def fewest(probed: Probed, targets: Sequence[Target]) -> list[list[Target]]:
@@ -226,6 +256,8 @@ def _solved(probed: Probed, targets: Sequence[Target]) -> Profile:
         images = common([one.images for one in targets])
         if images is None:
             raise ContentRejected(name, (Fault("image", "rules in common", "none"),))
+        if probed.animated and len({one.images.animated for one in targets}) > 1:
+            raise ContentRejected(name, (Fault("image.animated", "the same for all", "both"),))
         return _image(probed, images)
     video = common([one.video for one in targets])
     if video is None:
@@ -234,6 +266,8 @@ def _solved(probed: Probed, targets: Sequence[Target]) -> Profile:
 
 
 def _image(probed: Probed, rules: ImageRules) -> Profile:
+    if rules.max == 0:
+        raise _rejected("image", "none", "an image")
     formats = [one for one in rules.formats if one in ("jpeg", "png", "webp", "gif")]
     if not formats:
         raise _rejected("image.format", "a format that we can write", ", ".join(rules.formats))
@@ -256,21 +290,16 @@ def _image(probed: Probed, rules: ImageRules) -> Profile:
 
 def _video(probed: Probed, rules: VideoRules) -> Profile:
     seconds = probed.duration or 0.0
-    for fault in faults_of(probed, None, rules):  # type: ignore[arg-type]
-        if fault.field == "video.duration":
-            raise ContentRejected("video", (fault,))
-    if "h264" not in rules.codecs or not {"mp4", "mov"} & set(rules.containers):
-        raise _rejected("video.codec", ", ".join(rules.codecs), "H.264 in MP4, which we make")
+    _possible(probed, rules)
     fps = _rate(probed.fps or 30.0, rules, seconds)
     canvas, inner = _boxed(probed, rules, LONG_EDGE, SHORT_EDGE, even=True)
-    most = [limit for limit in (rules.bitrate and int(rules.bitrate * 0.9),) if limit]
-    if rules.bytes is not None and seconds:
-        most.append(int(rules.bytes * 8 * 0.93 / seconds) - _AUDIO_BITRATE)
-    bitrate = min([*most, 20_000_000])
+    bytes_ = _most_bytes(rules, seconds)
+    bitrate = 20_000_000
+    if bytes_ is not None:
+        bitrate = min(bitrate, int(bytes_ * 8 * 0.93 / seconds) - _AUDIO_BITRATE)
     if bitrate < _LEAST_BITRATE:
-        raise _rejected(
-            "video.bytes", f"at most {rules.bytes}", f"{seconds:.0f} s, too long for it"
-        )
+        found = f"{seconds:.0f} s, which would leave {max(0, bitrate)} bits a second"
+        raise _rejected("video.bytes", f"at most {rules.bytes}", found)
     return Profile(
         kind=Kind.VIDEO,
         how="encoded",
@@ -283,10 +312,28 @@ def _video(probed: Probed, rules: VideoRules) -> Profile:
         bitrate=bitrate,
         audio_bitrate=min(_AUDIO_BITRATE, rules.audio_bitrate or _AUDIO_BITRATE),
         audio_rate=min(48_000, rules.audio_rate or 48_000),
-        bytes=rules.bytes,
+        bytes=bytes_,
         moov_in_front=True,
         edit_lists=rules.edit_lists,
     )
+
+
+def _possible(probed: Probed, rules: VideoRules) -> None:
+    """Raise ContentRejected for what no encoding mends."""
+    if rules.max == 0:
+        raise _rejected("video", "none", "a video")
+    if faults := tuple(f for f in time_faults(probed, rules.lasts)):
+        raise ContentRejected("media", faults)
+    if "h264" not in rules.codecs or not {"mp4", "mov"} & set(rules.containers):
+        raise _rejected("video.codec", ", ".join(rules.codecs), "H.264 in MP4, which we make")
+    if probed.audio is not None and "aac" not in rules.audio:
+        raise _rejected("video.audio", ", ".join(rules.audio), "AAC, which we make")
+
+
+def _most_bytes(rules: VideoRules, seconds: float) -> int | None:
+    """Return the bytes that keep both the file's size and its bitrate within the rules."""
+    limits = [rules.bytes, rules.bitrate and int(rules.bitrate * seconds / 8 * 0.97)]
+    return min((limit for limit in limits if limit), default=None)
 
 
 def _rate(fps: float, rules: VideoRules, seconds: float) -> float | None:
@@ -295,10 +342,10 @@ def _rate(fps: float, rules: VideoRules, seconds: float) -> float | None:
     if rules.fps.max is not None:
         wanted = min(wanted, rules.fps.max)
     if rules.frames is not None and seconds:
-        wanted = min(wanted, rules.frames / seconds)
+        wanted = min(wanted, (rules.frames - 1) / seconds)
     if rules.fps.min is not None and wanted < rules.fps.min:
         wanted = 30.0 if rules.fps.max is None or rules.fps.max >= 30 else rules.fps.max
-    return None if math.isclose(wanted, fps) else round(wanted, 3)
+    return None if math.isclose(wanted, fps) else math.floor(wanted * 1000) / 1000
 
 
 def _rejected(field_: str, limit: str, found: str) -> ContentRejected:
@@ -339,7 +386,8 @@ def _boxed(
 
 
 def _rounded(side: float, step: int) -> int:
-    return max(step, round(side) // step * step)
+    # Down, never up: a limit of pixels is a limit.
+    return max(step, int(side + 1e-6) // step * step)
 
 
 def _shaped(width: float, height: float, aspect: Within) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 import warnings
 from dataclasses import dataclass, field
@@ -19,19 +20,26 @@ from PIL.ExifTags import Base as Exif
 
 from clickpost.contract import Kind
 from clickpost.errors import ContentRejected, Fault
+from clickpost.media import boxes, strip
 
 pillow_heif.register_heif_opener()
 
 #: More pixels than any camera makes: a decompression bomb.
 MOST_PIXELS = 250_000_000
-MOST_FRAMES = 3_000_000
 MOST_SECONDS = 24 * 3600
+MOST_IMAGE_BYTES = 1_000_000_000
+#: Pillow refuses twice this before we can look; up to there our own limit speaks.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+#: Nothing else is opened: some of Pillow's readers start other programs.
+READERS = ("JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF", "TIFF", "BMP")
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp", "GIF": "gif"} | {
     "HEIF": "heic",
     "AVIF": "avif",
     "TIFF": "tiff",
     "BMP": "bmp",
 }
+_IMAGE_NAMES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".heif", ".avif", ".tiff"}
+_VIDEO_NAMES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg"}
 _PLACES = ("location", "gps", "©xyz", "com.apple.quicktime.location")
 _DEVICES = ("make", "model", "software", "com.apple.quicktime.make", "com.apple.quicktime.model")
 _CODECS = {"mpeg4": "mpeg4", "prores": "prores", "libdav1d": "av1", "libvpx-vp9": "vp9"}
@@ -39,7 +47,10 @@ _CODECS = {"mpeg4": "mpeg4", "prores": "prores", "libdav1d": "av1", "libvpx-vp9"
 
 @dataclass(frozen=True)
 class Probed:
-    """What a file is. Sizes in pixels as displayed, `duration` seconds, bitrates bits a second."""
+    """What a file is. Sizes in pixels as displayed, `duration` seconds, bitrates bits a second.
+
+    `retimed`: sound or pictures wait for, or are cut by, an edit list or a time stamp.
+    """
 
     path: Path
     kind: Kind
@@ -66,6 +77,8 @@ class Probed:
     audio_bitrate: int | None = None
     moov_in_front: bool = True
     edit_lists: bool = False
+    retimed: bool = False
+    matrix: str = "bt709"
     has_location: bool = False
     has_device: bool = False
     metadata: bool = False
@@ -96,9 +109,23 @@ def probe(path: Path) -> Probed:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     demuxer = demuxer_of(head)
+    _same_kind(path, Kind.IMAGE if demuxer is None else Kind.VIDEO)
     if demuxer is not None:
         return _video(path, size, digest.hexdigest(), demuxer)
     return _image(path, size, digest.hexdigest())
+
+
+def _same_kind(path: Path, found: Kind) -> None:
+    """Refuse a video that is named as an image."""
+    suffix = path.suffix.lower()
+    if found is Kind.VIDEO and suffix in _IMAGE_NAMES:
+        raise refused("file", f"an image, as {suffix} says", "a video")
+
+
+_STILLS = (
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
+    *(b"mif1", b"mif2", b"msf1", b"avif", b"avis"),
+)
 
 
 def demuxer_of(head: bytes) -> str | None:
@@ -107,7 +134,7 @@ def demuxer_of(head: bytes) -> str | None:
     A fixed demuxer never follows a playlist to other files or addresses.
     """
     brand = head[8:12]
-    if head[4:8] == b"ftyp" and brand in (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"):
+    if head[4:8] == b"ftyp" and brand in _STILLS:
         return None
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mov"
@@ -121,18 +148,30 @@ def demuxer_of(head: bytes) -> str | None:
 
 
 def _image(path: Path, size: int, digest: str) -> Probed:
+    if size > MOST_IMAGE_BYTES:
+        raise refused("bytes", f"at most {MOST_IMAGE_BYTES} for an image", str(size))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=READERS) as image:
+                if path.suffix.lower() in _VIDEO_NAMES:
+                    raise refused("file", f"a video, as {path.suffix} says", "an image")
                 return _image_facts(image, path, size, digest)
     except UnidentifiedImageError:
         known = "an image or a video (JPEG, PNG, WebP, GIF, HEIC, AVIF, MP4, MOV, WebM, …)"
         raise refused("file", known, "something else, or a broken file") from None
-    except Image.DecompressionBombError:
-        raise refused("pixels", f"at most {MOST_PIXELS}", "a decompression bomb") from None
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError, MemoryError) as error:
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\d+", str(error))
+        raise refused("pixels", f"at most {MOST_PIXELS}", found[0] if found else "more") from None
+    except _BROKEN as error:
         raise refused("file", "a whole image", f"a broken one ({type(error).__name__})") from None
+
+
+#: What Pillow raises for broken files.
+_BROKEN = (
+    *(OSError, SyntaxError, ValueError, struct.error, EOFError, MemoryError),
+    *(IndexError, KeyError, TypeError, OverflowError, RuntimeError, ZeroDivisionError),
+)
 
 
 def _image_facts(image: Image.Image, path: Path, size: int, digest: str) -> Probed:
@@ -142,19 +181,16 @@ def _image_facts(image: Image.Image, path: Path, size: int, digest: str) -> Prob
             "format", ", ".join(sorted(set(_FORMATS.values()))), str(image.format).lower()
         )
     if image.width * image.height > MOST_PIXELS:
-        found = f"{image.width}x{image.height}"
-        raise refused("pixels", f"at most {MOST_PIXELS}", found)
-    frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+        raise refused("pixels", f"at most {MOST_PIXELS}", f"{image.width}x{image.height}")
+    frames = int(getattr(image, "n_frames", 1)) if kind in _MOVING else 1
     if frames > 5000 or frames * image.width * image.height > 8 * MOST_PIXELS:
         raise refused("frames", "an animation that can be decoded", f"{frames} frames")
     exif = image.getexif()
     orientation = int(exif.get(Exif.Orientation, 1) or 1)
+    orientation = orientation if 1 <= orientation <= 8 and kind != "heic" else 1
     image.load()
-    turned = orientation >= 5 and kind not in ("heic", "avif")
+    turned = orientation >= 5
     width, height = (image.height, image.width) if turned else (image.width, image.height)
-    info = set(image.info)
-    metadata = bool(set(exif) - {Exif.Orientation}) or bool(info & _NOTES)
-    texts = set(getattr(image, "text", {}) or {})
     return Probed(
         path=path,
         kind=Kind.IMAGE,
@@ -164,20 +200,36 @@ def _image_facts(image: Image.Image, path: Path, size: int, digest: str) -> Prob
         width=width,
         height=height,
         sha256=digest,
-        orientation=orientation if kind not in ("heic", "avif") else 1,
+        orientation=orientation,
         frames=frames,
         animated=frames > 1,
         mode=image.mode,
-        bit_depth=16 if image.mode.startswith("I") else 8,
+        bit_depth=_depth(image, path),
         colour=_colour(image),
         has_location=bool(exif.get_ifd(0x8825)),
         has_device=bool({Exif.Make, Exif.Model, Exif.Software} & set(exif)),
-        metadata=metadata or bool(texts) or image.format == "MPO",
+        metadata=_tells(image, path, kind, orientation),
         notes=("its first picture is used",) if image.format == "MPO" else (),
     )
 
 
-_NOTES = {"xmp", "XML:com.adobe.xmp", "photoshop", "comment", "Raw profile type exif"}
+_MOVING = {"gif", "png", "webp", "avif"}
+
+
+def _depth(image: Image.Image, path: Path) -> int:
+    if image.format == "PNG":
+        # Pillow shows colours of 16 bits as 8; the header says the truth.
+        with path.open("rb") as file:
+            return 16 if file.read(25)[24] == 16 else 8
+    return 16 if image.mode.startswith(("I", "F")) else 8
+
+
+def _tells(image: Image.Image, path: Path, kind: str, orientation: int) -> bool:
+    """Say whether the file holds more than its picture: what stripping would change."""
+    if kind in strip.FORMATS:
+        data = path.read_bytes()
+        return strip.stripped(data, kind, orientation) != data
+    return bool(set(image.getexif()) - {Exif.Orientation}) or bool(image.info.get("xmp"))
 
 
 def _colour(image: Image.Image) -> str:
@@ -196,38 +248,33 @@ def _colour(image: Image.Image) -> str:
 
 
 def _video(path: Path, size: int, digest: str, demuxer: str) -> Probed:
+    found = boxes.read(path) if demuxer == "mov" else boxes.Boxes(moov_in_front=True)
+    if not found.whole:
+        raise refused("file", "a whole video", "one whose end is missing")
     try:
         with av.open(
-            str(path), format=demuxer, options={"protocol_whitelist": "file"}
+            str(path.absolute()), format=demuxer, options={"protocol_whitelist": "file"}
         ) as container:
-            return _video_facts(container, path, size, digest)
+            return _video_facts(container, path, size, digest, found)
     except (av.error.FFmpegError, StopIteration, OSError, ValueError) as error:
-        found = f"a broken one ({type(error).__name__})"
-        raise refused("file", "a whole video", found) from None
+        name = f"a broken one ({type(error).__name__})"
+        raise refused("file", "a whole video", name) from None
 
 
-def _video_facts(container: Any, path: Path, size: int, digest: str) -> Probed:
-    if not container.streams.video:
-        raise refused("file", "a video with pictures", "sound only")
-    stream = container.streams.video[0]
+def _video_facts(container: Any, path: Path, size: int, digest: str, found: boxes.Boxes) -> Probed:
+    stream = _pictures(container)
     sound = container.streams.audio[0] if container.streams.audio else None
-    frame = next(container.decode(stream))
+    _no_bomb(stream.codec_context.width, stream.codec_context.height)
     seconds = _seconds(container, stream)
-    if seconds is None or seconds <= 0:
-        raise refused("duration", "a known length", "none")
-    if seconds > MOST_SECONDS:
-        raise refused("duration", "24 h", f"{seconds / 3600:.1f} h")
-    if frame.width * frame.height > MOST_PIXELS // 2:
-        raise refused("pixels", f"at most {MOST_PIXELS // 2}", f"{frame.width}x{frame.height}")
+    frame = next(container.decode(stream))
+    _no_bomb(frame.width, frame.height)
     _last_frame(container, stream, seconds)
     rotation = int(frame.rotation) % 360
-    turned = rotation in (90, 270)
+    width, height = _displayed(stream, frame, rotation)
     name = stream.codec_context.pix_fmt or str(frame.format.name)
-    component = frame.format.components[0].bits
     family = _family(container, path)
     fps = float(stream.average_rate or stream.guessed_rate or 0) or None
     tags = _tags(container)
-    moov, edits = _boxes(path) if family in ("mp4", "mov") else (True, False)
     return Probed(
         path=path,
         kind=Kind.VIDEO,
@@ -236,16 +283,16 @@ def _video_facts(container: Any, path: Path, size: int, digest: str) -> Probed:
             family, f"video/{family}"
         ),
         bytes=size,
-        width=frame.height if turned else frame.width,
-        height=frame.width if turned else frame.height,
+        width=width,
+        height=height,
         sha256=digest,
         rotation=rotation,
         duration=seconds,
         fps=fps,
         frames=int(stream.frames or round(seconds * (fps or 0))),
         codec=_CODECS.get(stream.codec_context.name, stream.codec_context.name),
-        chroma="444" if "444" in name else "422" if "422" in name else "420",
-        bit_depth=component,
+        chroma="444" if _is_444(name) else "422" if "422" in name or "yuyv" in name else "420",
+        bit_depth=frame.format.components[0].bits,
         hdr=int(stream.codec_context.color_trc or 0) in (16, 18),
         interlaced=bool(frame.interlaced_frame),
         bitrate=int(stream.bit_rate or container.bit_rate or size * 8 / seconds),
@@ -253,47 +300,107 @@ def _video_facts(container: Any, path: Path, size: int, digest: str) -> Probed:
         audio_rate=sound.codec_context.sample_rate if sound else None,
         audio_channels=len(sound.codec_context.layout.channels) if sound else None,
         audio_bitrate=sound.bit_rate if sound else None,
-        moov_in_front=moov,
-        edit_lists=edits,
+        moov_in_front=found.moov_in_front,
+        edit_lists=found.edit_lists,
+        retimed=found.retimed or abs(_waits(stream, sound)) > boxes.HEARD,
+        matrix=_matrix(stream, min(width, height)),
         has_location=any(key.startswith(_PLACES) for key in tags),
         has_device=any(key in _DEVICES for key in tags),
-        metadata=bool(tags - _HARMLESS) or _other_tracks(container),
+        metadata=found.metadata or bool(tags) or _other_tracks(container),
     )
 
 
+def _pictures(container: Any) -> Any:
+    """Return the first stream of pictures that is not a cover."""
+    cover = av.stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        if not stream.disposition & cover:
+            return stream
+    raise refused("file", "a video with pictures", "sound only")
+
+
+def _no_bomb(width: int, height: int) -> None:
+    most = MOST_PIXELS // 2
+    if width * height > most:
+        raise refused("pixels", f"at most {most}", f"{width}x{height}")
+
+
+def _displayed(stream: Any, frame: Any, rotation: int) -> tuple[int, int]:
+    """Return the size with square pixels, turned upright."""
+    shape = stream.sample_aspect_ratio or 1
+    width = max(1, round(frame.width * shape)) if 0.1 < shape < 10 else frame.width
+    return (frame.height, width) if rotation in (90, 270) else (width, frame.height)
+
+
+def _is_444(name: str) -> bool:
+    return "444" in name or name.startswith(("gbr", "rgb", "bgr", "argb", "abgr"))
+
+
+def _matrix(stream: Any, short: int) -> str:
+    """Return which colours the numbers mean; untagged files mean what players assume."""
+    said = int(stream.codec_context.colorspace or 2)
+    known = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "bt2020"}
+    return known.get(said, "bt709" if short > 576 else "smpte170m")
+
+
+def _waits(stream: Any, sound: Any) -> float:
+    """Return how many seconds the sound begins after the pictures."""
+    if sound is None or sound.start_time is None or stream.start_time is None:
+        return 0.0
+    return float(sound.start_time * sound.time_base - stream.start_time * stream.time_base)
+
+
+#: Words that muxers write by themselves, and that say nothing about a place or a device.
 _HARMLESS = {
-    *("major_brand", "minor_version", "compatible_brands", "encoder", "handler_name"),
-    *("language", "vendor_id", "duration", "bps", "number_of_frames", "number_of_bytes"),
+    *("major_brand", "minor_version", "compatible_brands", "language", "vendor_id"),
+    *("duration", "bps", "number_of_frames", "number_of_bytes", "timecode"),
     *("_statistics_writing_app", "_statistics_tags"),
 }
+_MUXERS = {"handler_name": ("VideoHandler", "SoundHandler"), "encoder": ("Lav",)}
 
 
 def _tags(container: Any) -> set[str]:
-    found = {key.lower() for key in container.metadata}
-    for stream in container.streams:
-        found |= {key.lower() for key in stream.metadata}
+    """Return the names of tags that tell something."""
+    found: set[str] = set()
+    for words in (container.metadata, *(stream.metadata for stream in container.streams)):
+        for name, value in words.items():
+            known = _MUXERS.get(name.lower(), ())
+            if name.lower() not in _HARMLESS and value and not value.startswith(known or "\0"):
+                found.add(name.lower())
     return found
 
 
 def _other_tracks(container: Any) -> bool:
-    return len(container.streams) > len(container.streams.video) + len(container.streams.audio)
+    streams = container.streams
+    return len(streams) > 1 + bool(streams.audio) or bool(container.chapters())
 
 
-def _seconds(container: Any, stream: Any) -> float | None:
+def _seconds(container: Any, stream: Any) -> float:
+    seconds = 0.0
     if stream.duration:
-        return float(Fraction(stream.duration) * stream.time_base)
-    return float(container.duration) / 1_000_000 if container.duration else None
+        seconds = float(Fraction(stream.duration) * stream.time_base)
+    elif container.duration:
+        seconds = float(container.duration) / 1_000_000
+    if seconds <= 0:
+        raise refused("duration", "a known length", "none")
+    if seconds > MOST_SECONDS:
+        raise refused("duration", "24 h", f"{seconds / 3600:.1f} h")
+    return seconds
 
 
 def _last_frame(container: Any, stream: Any, seconds: float) -> None:
     """Refuse a file that ends before it says: its last second must be there."""
-    if seconds < 2:
-        return
-    at = int((seconds - 1) / stream.time_base)
-    container.seek(at, stream=stream)
-    packets = (packet for packet in container.demux(stream) if packet.pts is not None)
-    last = max((float(packet.pts * stream.time_base) for packet in packets), default=0.0)
-    if last < seconds - 3:
+    began = float((stream.start_time or 0) * stream.time_base)
+    if seconds > 2:
+        container.seek(int((began + seconds - 1) / stream.time_base), stream=stream)
+    else:
+        container.seek(0)
+    last = 0.0
+    for packet in container.demux(stream):
+        if packet.pts is not None:
+            until = (packet.pts + (packet.duration or 0)) * stream.time_base
+            last = max(last, float(until) - began)
+    if last < seconds - max(0.3, min(1.5, seconds / 4)):
         raise refused("file", f"{seconds:.1f} s as it says", f"{last:.1f} s: the rest is missing")
 
 
@@ -312,33 +419,3 @@ def _audio(name: str) -> str:
     if name.startswith("pcm"):
         return "pcm"
     return {"mp3float": "mp3", "libopus": "opus"}.get(name, name)
-
-
-def _boxes(path: Path) -> tuple[bool, bool]:
-    """Return whether the index leads the file, and whether a track has a real edit list."""
-    with path.open("rb") as file:
-        while len(head := file.read(8)) == 8:
-            size, name = struct.unpack(">I4s", head)
-            body = size - 8
-            if size == 1:
-                body = int.from_bytes(file.read(8), "big") - 16
-            if name == b"mdat":
-                moov = _moov_after(file, body)
-                return False, b"elst" in moov
-            if name == b"moov":
-                return True, b"elst" in file.read(min(body, 50_000_000))
-            file.seek(body, 1)
-    return False, False
-
-
-def _moov_after(file: Any, body: int) -> bytes:
-    """Return the index that follows the media data."""
-    file.seek(body, 1)
-    while len(head := file.read(8)) == 8:
-        size, name = struct.unpack(">I4s", head)
-        if name == b"moov":
-            return bytes(file.read(min(size - 8, 50_000_000)))
-        file.seek(size - 8 if size >= 8 else 0, 1)
-        if size < 8:
-            break
-    return b""

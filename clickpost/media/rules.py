@@ -12,7 +12,7 @@ from clickpost.media.probe import Probed
 from clickpost.policy.shape import ImageRules, Lasts, VideoRules, Within
 
 #: Rounding that no platform minds.
-_FPS_SLACK, _ASPECT_SLACK, _TIME_SLACK = 0.05, 0.005, 0.1
+_FPS_SLACK, _ASPECT_SLACK, _TIME_SLACK, _BITRATE_SLACK = 0.05, 0.005, 0.1, 1.1
 
 Rules = TypeVar("Rules", ImageRules, VideoRules)
 
@@ -25,6 +25,9 @@ def faults_of(probed: Probed, images: ImageRules, video: VideoRules) -> tuple[Fa
 
 
 def _image_faults(probed: Probed, rules: ImageRules) -> Iterable[Fault]:
+    if rules.max == 0:
+        yield Fault("image", "none", "an image")
+        return
     yield from _size_faults(probed, rules, "image")
     if probed.format not in rules.formats:
         yield Fault("image.format", ", ".join(rules.formats), probed.format)
@@ -42,6 +45,9 @@ def _image_faults(probed: Probed, rules: ImageRules) -> Iterable[Fault]:
 
 
 def _video_faults(probed: Probed, rules: VideoRules) -> Iterable[Fault]:
+    if rules.max == 0:
+        yield Fault("video", "none", "a video")
+        return
     yield from _size_faults(probed, rules, "video")
     for name, value, allowed in (
         ("video.container", probed.format, rules.containers),
@@ -58,11 +64,12 @@ def _video_faults(probed: Probed, rules: VideoRules) -> Iterable[Fault]:
         ("video.bitrate", probed.bitrate, rules.bitrate),
         ("video.audio_rate", probed.audio_rate, rules.audio_rate),
         ("video.audio_channels", probed.audio_channels, rules.audio_channels),
+        ("video.audio_bitrate", _rounded(probed.audio_bitrate), rules.audio_bitrate),
     ):
         if number is not None and limit is not None and number > limit:
             yield Fault(name, f"at most {limit}", str(number))
     yield from _outside("video.fps", probed.fps, rules.fps, _FPS_SLACK)
-    yield from _time_faults(probed, rules.lasts)
+    yield from time_faults(probed, rules.lasts)
     for name, broken, wanted, found in (
         ("video.colour", probed.hdr and not rules.hdr, "SDR", "HDR"),
         ("video.scan", probed.interlaced and rules.progressive, "progressive", "interlaced"),
@@ -73,7 +80,13 @@ def _video_faults(probed: Probed, rules: VideoRules) -> Iterable[Fault]:
             yield Fault(name, wanted, found)
 
 
-def _time_faults(probed: Probed, lasts: Lasts) -> Iterable[Fault]:
+def _rounded(bitrate: int | None) -> int | None:
+    """Return an audio bitrate as its encoder was told it: what comes out wavers around that."""
+    return None if bitrate is None else int(bitrate / _BITRATE_SLACK)
+
+
+def time_faults(probed: Probed, lasts: Lasts) -> Iterable[Fault]:
+    """Return what is too long or too short."""
     seconds = probed.duration or 0.0
     if lasts.max is not None and seconds > lasts.max.total_seconds() + _TIME_SLACK:
         yield Fault("video.duration", f"at most {_time(lasts.max)}", f"{seconds:.1f} s")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +14,9 @@ from typing import Any
 import ffmpeg
 import imageio_ffmpeg
 
-from clickpost.errors import ContentRejected, Fault, Unavailable
+from clickpost.errors import Unavailable
 from clickpost.media.plan import Profile
-from clickpost.media.probe import Probed, demuxer_of
+from clickpost.media.probe import Probed, demuxer_of, refused
 
 Progress = Callable[[float], None]
 
@@ -21,6 +24,8 @@ Progress = Callable[[float], None]
 PRESET, CRF = "veryfast", 22
 #: Nothing may take longer than this many times the clip's own length (and a minute).
 _PATIENCE = 60.0
+#: What ffmpeg answers when it was asked to stop.
+_STOPPED = 255
 _TONEMAP = (
     ("zscale", {"t": "linear", "npl": 100}),
     ("format", {"pix_fmts": "gbrpf32le"}),
@@ -34,27 +39,30 @@ def make(probed: Probed, outs: Mapping[Profile, Path], on_progress: Progress | N
     """Write every rendition; raise ContentRejected where ffmpeg cannot read the source."""
     plain = {profile: path for profile, path in outs.items() if profile.how == "as it is"}
     for path in plain.values():
-        path.write_bytes(probed.path.read_bytes())
+        shutil.copyfile(probed.path, path)
     rest = {profile: path for profile, path in outs.items() if profile not in plain}
     if not rest:
         return
     _run(command(probed, rest), probed, on_progress)
-    over = {p: f for p, f in rest.items() if p.bytes is not None and f.stat().st_size > p.bytes}
-    for profile, path in over.items():
-        _smaller(probed, profile, path, on_progress)
+    for profile, path in rest.items():
+        _within(probed, profile, path, on_progress)
 
 
-def _smaller(probed: Probed, profile: Profile, path: Path, on_progress: Progress | None) -> None:
-    """Encode once more at a bitrate corrected by what came out."""
-
-    assert profile.bytes is not None
-    assert profile.bitrate is not None
-    share = profile.bytes / path.stat().st_size
-    less = replace(profile, bitrate=int(profile.bitrate * share * 0.9))
-    _run(command(probed, {less: path}), probed, on_progress)
+def _within(probed: Probed, profile: Profile, path: Path, on_progress: Progress | None) -> None:
+    """Encode again at a bitrate corrected by what came out, while that is too large."""
+    if profile.bytes is None or profile.bitrate is None:
+        return
+    bitrate = profile.bitrate
+    for _ in range(3):
+        found = path.stat().st_size
+        if found <= profile.bytes:
+            return
+        # The rate that came out counts: a quiet file may stay far below what it was allowed.
+        came = min(bitrate, int(found * 8 / (probed.duration or 1.0)))
+        bitrate = int(came * profile.bytes / found * 0.9)
+        _run(command(probed, {replace(profile, bitrate=bitrate): path}), probed, on_progress)
     if path.stat().st_size > profile.bytes:
-        found = str(path.stat().st_size)
-        raise ContentRejected("media", (Fault("video.bytes", f"at most {profile.bytes}", found),))
+        raise refused("video.bytes", f"at most {profile.bytes}", str(path.stat().st_size))
 
 
 def command(probed: Probed, outs: Mapping[Profile, Path]) -> list[str]:
@@ -62,37 +70,70 @@ def command(probed: Probed, outs: Mapping[Profile, Path]) -> list[str]:
     with probed.path.open("rb") as file:
         demuxer = demuxer_of(file.read(64))
     source = ffmpeg.input(
-        str(probed.path), f=str(demuxer), protocol_whitelist="file,pipe", v="error", nostdin=None
+        f"file:{probed.path.absolute()}",
+        f=str(demuxer),
+        protocol_whitelist="file",
+        v="error",
+        nostdin=None,
     )
     encoded = [profile for profile in outs if profile.how == "encoded"]
-    branches = _branches(source, probed, encoded)
-    outputs = [
-        _output(source, branches.get(profile), probed, profile, path)
-        for profile, path in outs.items()
-    ]
+    pictures = _pictures(source, probed, encoded)
+    sounds = _sounds(source, probed, encoded)
+    outputs = []
+    for profile, path in outs.items():
+        streams = [pictures.get(profile, source["V:0"])]
+        if probed.audio is not None:
+            streams.append(sounds.get(profile, source["a:0"]))
+        target = f"file:{path.absolute()}"
+        outputs.append(ffmpeg.output(*streams, target, **_options(probed, profile)))
     whole = ffmpeg.merge_outputs(*outputs).global_args("-progress", "pipe:1").overwrite_output()
-    return [str(word) for word in whole.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())]
+    return [str(word) for word in whole.compile(cmd=_program())]
 
 
-def _branches(source: Any, probed: Probed, profiles: list[Profile]) -> dict[Profile, Any]:
+def _program() -> str:
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        raise Unavailable("there is no ffmpeg: install imageio-ffmpeg again") from None
+
+
+def _pictures(source: Any, probed: Probed, profiles: list[Profile]) -> dict[Profile, Any]:
     """Return one filtered picture stream for each encode, all from one decode."""
     if not profiles:
         return {}
-    picture = source.video
+    picture = source["V:0"]
     if probed.interlaced:
         picture = picture.filter("yadif")
+    parts = [picture]
+    if len(profiles) > 1:
+        split = picture.filter_multi_output("split", len(profiles))
+        parts = [split[number] for number in range(len(profiles))]
+    return {
+        profile: _filtered(part, probed, profile)
+        for profile, part in zip(profiles, parts, strict=True)
+    }
+
+
+def _sounds(source: Any, probed: Probed, profiles: list[Profile]) -> dict[Profile, Any]:
+    """Return the sound for each encode; what starts late is filled, so that nothing shifts."""
+    if not profiles or probed.audio is None:
+        return {}
+    sound = source["a:0"].filter("aresample", **{"async": 1, "first_pts": 0})
     if len(profiles) == 1:
-        return {profiles[0]: _filtered(picture, probed, profiles[0])}
-    parts = picture.filter_multi_output("split", len(profiles))
-    return {profile: _filtered(parts[n], probed, profile) for n, profile in enumerate(profiles)}
+        return {profiles[0]: sound}
+    split = sound.filter_multi_output("asplit", len(profiles))
+    return {profile: split[number] for number, profile in enumerate(profiles)}
 
 
 def _filtered(picture: Any, probed: Probed, profile: Profile) -> Any:
-    if profile.fps is not None:
+    if probed.retimed:
+        # Pictures that start late are preceded by the first one.
+        picture = picture.filter("fps", profile.fps or probed.fps or 30, start_time=0)
+    elif profile.fps is not None:
         picture = picture.filter("fps", profile.fps)
     inner = (profile.inner_width, profile.inner_height)
-    if inner != (probed.width, probed.height):
-        picture = picture.filter("scale", *inner, flags="bicubic")
+    colours = {} if probed.hdr else _colours(probed)
+    picture = picture.filter("scale", *inner, flags="bicubic", **colours)
     if probed.hdr:
         for name, given in _TONEMAP:
             picture = picture.filter(name, **given)
@@ -102,33 +143,42 @@ def _filtered(picture: Any, probed: Probed, profile: Profile) -> Any:
     return picture.filter("setsar", 1).filter("format", "yuv420p")
 
 
-def _output(source: Any, picture: Any, probed: Probed, profile: Profile, path: Path) -> Any:
-    flags = ["+faststart"] if profile.moov_in_front else []
+def _colours(probed: Probed) -> dict[str, str]:
+    return {"in_color_matrix": probed.matrix, "out_color_matrix": "bt709", "out_range": "tv"}
+
+
+def _options(probed: Probed, profile: Profile) -> dict[str, Any]:
+    """Return what stands before an output in the command."""
+    format_ = {"mkv": "matroska", "mpeg": "vob"}.get(profile.format, profile.format)
     given: dict[str, Any] = {
         "map_metadata": -1,
         "map_chapters": -1,
         "fflags": "+bitexact",
-        "f": {"mov": "mov", "webm": "webm", "mkv": "matroska"}.get(profile.format, "mp4"),
+        "f": format_,
     }
     if profile.how == "encoded":
-        streams = [picture]
         given |= _encoding(profile)
-    else:
-        streams = [source["v:0"]]
-        given |= {"c": "copy"}
-        if probed.codec == "hevc":
-            given["tag:v"] = "hvc1"
-    if probed.audio is not None:
-        streams.append(source["a:0"])
-        if profile.how == "encoded":
+        if probed.audio is not None:
             given |= {"c:a": "aac", "b:a": profile.audio_bitrate, "ar": profile.audio_rate}
             given |= {"ac": min(probed.audio_channels or 2, 2)}
+    else:
+        given["c"] = "copy"
+    if format_ in ("mp4", "mov"):
+        given |= _boxed(probed, profile)
+    return given
+
+
+def _boxed(probed: Probed, profile: Profile) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    flags = ["+faststart"] if profile.moov_in_front else []
+    if profile.how != "encoded" and probed.codec == "hevc":
+        given["tag:v"] = "hvc1"
     if not profile.edit_lists:
         given["use_editlist"] = 0
         flags.append("+negative_cts_offsets")
-    if flags and given["f"] in ("mp4", "mov"):
+    if flags:
         given["movflags"] = "".join(flags)
-    return ffmpeg.output(*streams, str(path), **given)
+    return given
 
 
 def _encoding(profile: Profile) -> dict[str, Any]:
@@ -137,7 +187,7 @@ def _encoding(profile: Profile) -> dict[str, Any]:
         "preset": PRESET,
         "crf": CRF,
         "maxrate": profile.bitrate,
-        "bufsize": (profile.bitrate or 0) * 2,
+        "bufsize": profile.bitrate,
         "profile:v": "high",
         "flags": "+cgop",
         "g": 120,
@@ -148,27 +198,43 @@ def _encoding(profile: Profile) -> dict[str, Any]:
 
 
 def _run(words: list[str], probed: Probed, on_progress: Progress | None) -> None:
+    """Run ffmpeg to its end; whatever interrupts us ends it as well."""
     seconds = probed.duration or 1.0
-    process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
-    )
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=said, stdin=subprocess.DEVNULL, text=True
+        )
+        late = threading.Timer(seconds * _PATIENCE + 60, process.kill)
+        late.daemon = True
+        late.start()
+        try:
+            _followed(process, seconds, on_progress)
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            late.cancel()
+        said.seek(0)
+        _judge(code, said.read(100_000))
+
+
+def _followed(process: subprocess.Popen[str], seconds: float, on_progress: Progress | None) -> None:
     assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        for line in process.stdout:
+    with process.stdout as lines:
+        for line in lines:
             name, _, value = line.strip().partition("=")
             if name == "out_time_us" and value.isdigit() and on_progress is not None:
                 on_progress(min(int(value) / 1_000_000 / seconds, 1.0))
-        said = process.stderr.read()
-        code = process.wait(timeout=seconds * _PATIENCE + 60)
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    finally:
-        process.stdout.close()
-        process.stderr.close()
-    if code != 0:
-        if "No space left on device" in said:
-            raise Unavailable("the disk is full: free some room, then retry")
-        raise ContentRejected("media", (Fault("video", "a file that ffmpeg can read", "errors"),))
+
+
+def _judge(code: int, said: str) -> None:
+    """Raise what ffmpeg's end means; its words may name files and stay here."""
+    if code == 0:
+        return
+    if "No space left on device" in said:
+        raise Unavailable("the disk is full: free some room, then retry")
+    if code < 0 or code == _STOPPED:
+        raise Unavailable(f"ffmpeg was stopped from outside ({code}), or hung: retry")
+    raise refused("video", "a file that ffmpeg can read", "errors")
