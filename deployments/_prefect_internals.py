@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import prefect.flow_engine
+from prefect._flow_run_suspension import mark_flow_run_suspension_requested
 from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.events.clients import get_events_subscriber
 from prefect.flow_engine import AsyncFlowRunEngine
@@ -27,16 +28,22 @@ __all__ = [
     "BaseWorkerResult",
     "SyncClientContext",
     "get_events_subscriber",
-    "keep_signals",
+    "keep_to_one_thread",
+    "mark_flow_run_suspension_requested",
 ]
 
 
 @contextlib.contextmanager
-def _untouched() -> Iterator[None]:
+def _untouched(*_: object, **__: object) -> Iterator[None]:
     yield
 
 
-def keep_signals() -> None:
-    """Stop flow runs from catching SIGTERM: here it is for the worker, which holds many runs."""
+def keep_to_one_thread() -> None:
+    """Stop flow runs from doing for a whole process what here many runs share.
+
+    SIGTERM is for the worker, which holds many runs. A thread and a client for each run, only to
+    hear of its suspension, are not needed: the worker listens for all of them.
+    """
     engine: Any = prefect.flow_engine
     engine.capture_sigterm = _untouched
+    engine.observe_flow_run_suspension = _untouched

@@ -30,11 +30,12 @@ from deployments._prefect_internals import (
     BaseWorkerResult,
     SyncClientContext,
     get_events_subscriber,
-    keep_signals,
+    keep_to_one_thread,
+    mark_flow_run_suspension_requested,
 )
 
 TYPE = "clickpost-warm"
-_WAKING = ("Scheduled", "AwaitingRetry", "Resuming", "Late", "Cancelling")
+_WAKING = ("Scheduled", "AwaitingRetry", "Resuming", "Late", "Cancelling", "Suspended")
 _GOING = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
@@ -90,7 +91,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
 
     async def setup(self) -> None:
         """Share one client among all runs, take up what a former self left, listen for events."""
-        keep_signals()
+        keep_to_one_thread()
         await self._exit_stack.enter_async_context(AsyncClientContext.get_or_create())
         self._exit_stack.enter_context(SyncClientContext.get_or_create())
         await super().setup()
@@ -185,17 +186,23 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
                 async with get_events_subscriber(filter=filter_) as events:
                     self._woken.set()
                     async for event in events:
-                        if event.event.endswith("Cancelling"):
-                            await self._cancel_by(event)
+                        await self._heard(event)
                         self._woken.set()
             except Exception as error:
                 self._logger.debug("events: %s; listening anew", type(error).__name__)
                 await asyncio.sleep(1)
 
-    async def _cancel_by(self, event: Any) -> None:
+    async def _heard(self, event: Any) -> None:
+        """Cancel or suspend a run of ours when its event says so."""
         run_id = UUID(str(event.resource["prefect.resource.id"]).removeprefix("prefect.flow-run."))
-        if run_id in self._scopes:
+        if run_id not in self._scopes:
+            return
+        if event.event.endswith("Cancelling"):
             await self._cancel_run(run_id)
+        elif event.event.endswith("Suspended"):
+            run = await self.client.read_flow_run(run_id)
+            if run.state is not None and run.state.is_paused():
+                mark_flow_run_suspension_requested(run_id, run.state)
 
     async def _poll(self) -> None:
         """Ask for work when woken, unless we are full; the base class' own poll is the fallback."""

@@ -99,9 +99,12 @@ async def _next(row: reporting.Row, step: Step) -> Step:
 
 
 def tagged(row: reporting.Row) -> AbstractContextManager[Any]:
-    """Tag task runs so that an operator finds them by platform, post and connection."""
-    platform = row.connection.partition("/")[0]
-    return tags(f"platform:{platform}", f"post:{row.post_id}", f"connection:{row.connection}")
+    """Tag task runs by platform, so that an operator can filter by it or limit it.
+
+    Post and connection are in the run's name, not in tags: Prefect keeps a client and a queue in
+    this process for every set of tags that it ever saw.
+    """
+    return tags(f"platform:{row.connection.partition('/')[0]}")
 
 
 def ended(steps: Sequence[Step | BaseException], what: str = "") -> PrefectState[Any]:
