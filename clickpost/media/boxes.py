@@ -104,12 +104,15 @@ def _tells(data: bytes) -> bool:
 
 
 def _only_muxer(udta: bytes) -> bool:
-    names = [name for name, _ in _inside(udta)]
+    """Say whether user data holds nothing, or the name of ffmpeg's muxer alone."""
+    names = {name for name, _ in _inside(udta)}
     items = list(_inside(_first(udta, b"meta")[4:]))
-    said = [list(_inside(body)) for name, body in items if name == b"ilst"]
-    plain = {name for name, _ in items} <= {b"hdlr", b"ilst"}
-    muxer = [[name for name, _ in one] for one in said] == [[b"\xa9too"]]
-    return not names or (names == [b"meta"] and plain and muxer and b"Lavf" in said[0][0][1])
+    words = [one for name, body in items if name == b"ilst" for one in _inside(body)]
+    return (
+        names <= {b"meta"}
+        and {name for name, _ in items} <= {b"hdlr", b"ilst", b"free"}
+        and all(name == b"\xa9too" and b"Lavf" in body for name, body in words)
+    )
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def _animation(image: Image.Image, profile: Profile) -> bytes:
     """Return the animation within its bytes, every frame with its own time."""
     frames, times = [], []
     for frame in ImageSequence.Iterator(image):
+        frame.load()  # Some formats know a frame's time only then.
         times.append(int(frame.info.get("duration", 100)))
         upright = _coloured(ImageOps.exif_transpose(frame), replace(profile, colour="srgb"))[0]
         frames.append(_placed(upright, profile))

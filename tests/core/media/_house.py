@@ -81,7 +81,8 @@ def clip(
     pictures: str = "testsrc2",
 ) -> Path:
     """Encode a small clip; `more` are words for its output."""
-    words: list[object] = ["-f", "lavfi", "-i", f"{pictures}=size={size}:rate={fps}"]
+    joint = ":" if "=" in pictures else "="
+    words: list[object] = ["-f", "lavfi", "-i", f"{pictures}{joint}size={size}:rate={fps}"]
     if sound:
         words += ["-f", "lavfi", "-i", sound, "-c:a", "aac"]
     speed = ["-preset", "ultrafast"] if codec.startswith("libx26") else []

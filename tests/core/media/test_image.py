@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
@@ -179,8 +178,7 @@ def test_transparency_becomes_paper(tmp_path: Path, mode: str, colour: str) -> N
     source = tmp_path / "in.png"
     more = {"icc_profile": wide_profile()} if mode != "LA" else {}
     if mode == "P":
-        flat = picture.convert("RGB").convert("P")
-        flat.info["transparency"] = flat.getpixel((0, 0))
+        flat = picture.convert("RGB").quantize(4, dither=Image.Dither.NONE)
         flat.save(source, transparency=flat.getpixel((0, 0)), **more)
     else:
         picture.convert(mode).save(source, **more)
@@ -189,7 +187,9 @@ def test_transparency_becomes_paper(tmp_path: Path, mode: str, colour: str) -> N
         assert house.near(house.corners(image)[0], (255, 255, 255), 4)
 
 
-def moving(path: Path, frames: int = 4, size: tuple[int, int] = (160, 120), **about: object) -> Path:
+def moving(
+    path: Path, frames: int = 4, size: tuple[int, int] = (160, 120), **about: object
+) -> Path:
     """Save an animation whose frames last differently long."""
     pictures = [house.photo(*size).rotate(90 * n) for n in range(frames)]
     times = [100 + 50 * n for n in range(frames)]
@@ -287,12 +287,3 @@ def test_a_lab_or_broken_profile_is_no_crash(tmp_path: Path) -> None:
     Image.new("LAB", (400, 400), (120, 20, 20)).save(lab)
     done = house.outcome(lab, house.target("bluesky"))["bluesky"]
     assert isinstance(done, ContentRejected) or done.mime == "image/jpeg"  # type: ignore[attr-defined]
-
-
-def test_a_camera_that_forgot_the_end_is_forgiven(tmp_path: Path) -> None:
-    source = tmp_path / "in.jpg"
-    source.write_bytes(house.jpeg(house.photo())[:-2])
-    with Image.open(io.BytesIO(source.read_bytes())) as image:
-        before = image.tobytes()
-    with Image.open(house.made(source, "mastodon").path) as image:
-        assert image.tobytes() == before
