@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, assert_never
+from typing import Any, TypeGuard, assert_never
 from urllib.parse import urlsplit
 
 import httpx
@@ -102,14 +102,14 @@ class Api:
         `repeatable` is a claim about the platform: the same call twice does no harm. Where it is
         false, a lost or 5xx answer is `OutcomeUnknown`. Raises the classes of `clickpost.errors`.
         """
-        call = f"{method} {urlsplit(url).path}"
+        call = f"{method} {_path_of(url)}"
         try:
             response = await self.client.request(method, url, **request)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Transient(f"{call} never left ({type(error).__name__})") from None
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as error:
+        except _UNSENDABLE as error:
             raise UnexpectedResponse(f"{call} cannot be sent ({type(error).__name__})") from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # A body that cannot be decoded is lost, too.
             raise _lost(call, type(error).__name__, repeatable=repeatable) from None
         if response.is_success or response.status_code in accept:
             return response
@@ -120,10 +120,8 @@ class Api:
     ) -> PlatformError:
         """Say in our classes what `problem` means, by the policy's rules."""
         rule = next((r for r in self.policy.errors.rules if matches(r, problem, step)), None)
-        means: Meaning = rule.means if rule else _usual(problem.status)
-        code = problem.code or (f"{problem.subcode}" if problem.subcode else None)
-        if problem.subcode and problem.code:
-            code = f"{problem.code}/{problem.subcode}"
+        means = rule.means if rule else _usual(problem.status, repeatable=repeatable)
+        code = "/".join(one for one in (problem.code, problem.subcode) if _is_code(one)) or None
         said = f"{call} answered {problem.status}" + (f" {code}" if code else "")
         told: dict[str, Any] = {
             "status": problem.status,
@@ -159,10 +157,31 @@ class Api:
                 assert_never(never)
 
 
+#: The request itself is wrong: its address, or a character that no header or body can carry.
+_UNSENDABLE = (
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+    httpx.LocalProtocolError,
+    UnicodeEncodeError,
+)
+
+
+def _path_of(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return "an address that is none"
+
+
 def _lost(call: str, why: str, *, repeatable: bool) -> PlatformError:
     if repeatable:
         return Transient(f"{call} got no answer ({why})")
     return OutcomeUnknown(f"{call} got no answer ({why}); it may have happened")
+
+
+def _is_code(code: str | None) -> TypeGuard[str]:
+    """Say whether it is a code and no sentence, which may hold names and content."""
+    return code is not None and re.fullmatch(r"[A-Za-z0-9_.:\-]{1,64}", code) is not None
 
 
 _USUAL: dict[int, Meaning] = {
@@ -170,16 +189,23 @@ _USUAL: dict[int, Meaning] = {
     401: "revoked",
     403: "scope",
     404: "missing",
+    408: "ambiguous",
     410: "missing",
     413: "rejected",
     422: "rejected",
+    425: "transient",
     429: "rate_limited",
 }
 
 
-def _usual(status: int) -> Meaning:
-    """Return what a status means where the policy says nothing."""
-    return "ambiguous" if status >= 500 else _USUAL.get(status, "developer")
+def _usual(status: int, *, repeatable: bool) -> Meaning:
+    """Return what a status means where the policy says nothing.
+
+    A redirect (we follow none) or a conflict may be the answer to what has just been done.
+    """
+    if status >= 500 or (not repeatable and (status < 400 or status == httpx.codes.CONFLICT)):
+        return "ambiguous"
+    return _USUAL.get(status, "developer")
 
 
 def matches(rule: ErrorRule, problem: Problem, step: str) -> bool:
@@ -197,25 +223,27 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     """Return the seconds that the platform asks us to wait, None where it names no time.
 
     Understands `Retry-After` (seconds or HTTP date), `ratelimit-reset` (epoch or seconds) and
-    `x-ratelimit-reset` (epoch or ISO 8601, as Mastodon sends it).
+    `x-ratelimit-reset` (epoch or ISO 8601, as Mastodon sends it). Never less than a second (a
+    time that has passed is a clock that differs) and never more than a day (ask again then).
     """
     now = now or datetime.now(UTC)
     for name in ("retry-after", "ratelimit-reset", "x-ratelimit-reset"):
         if value := headers.get(name):
             seconds = _seconds_until(value.strip(), now)
             if seconds is not None:
-                return max(seconds, 0.0)
+                return min(max(seconds, 1.0), 86_400.0)
     return None
 
 
 def _seconds_until(value: str, now: datetime) -> float | None:
-    if re.fullmatch(r"\d+(\.\d+)?", value):
+    if re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", value):
         number = float(value)
-        return number - now.timestamp() if number > 10**9 else number
+        epoch = number / 1000 if number > 10**11 else number  # Some count milliseconds.
+        return epoch - now.timestamp() if number > 10**9 else number
     for parse in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             moment = parse(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return (aware - now).total_seconds()
@@ -228,14 +256,22 @@ _HIDDEN = re.compile(
     | @[\w.-]+                        # handles
     | (?:https?|at)://\S+             # addresses, which may hold handles and signatures
     | did:\w+:[\w.:%-]+
-    | "[^"]{12,}" | '[^']{12,}'       # quoted content
-    | [A-Za-z0-9_\-./+=]{28,}         # what looks like a token
+    | (?:[\w-]+\.)+(?:app|at|ch|club|co|com|de|dev|eu|fr|io|it|me|net|nl|org|social|tv|uk|xyz)\b
+      (?![.\w-])(?:/\S*)?             # hosts, which are handles on some platforms
+    | \b\d{1,3}(?:\.\d{1,3}){3}\b
+    | \b[a-z0-9]{4}(?:-[a-z0-9]{4}){3}\b            # app passwords
+    | "[^"]{12,}(?:"|$) | “[^”]{12,}(?:”|$) | «[^»]{12,}(?:»|$) | `[^`]{12,}(?:`|$)
+    | (?<!\w)'(?:[^']|(?<=\w)'(?=\w)){12,}(?:'|$)    # an apostrophe is no quote
+    | [A-Za-z0-9_\-./+=|~]{28,}       # what looks like a token
     """
 )
+_LONGEST = 2_000
 
 
 def redacted(message: str) -> str | None:
     """Return the platform's sentence without addresses, handles, quotations and tokens."""
+    if len(message) > _LONGEST:  # The last word may be a piece of something to hide.
+        message = message[:_LONGEST].rpartition(" ")[0]
     return _HIDDEN.sub("[…]", message)[:300] or None
 
 
@@ -271,9 +307,22 @@ def text_at(body: Mapping[str, Any], *path: str, call: str, repeatable: bool = T
 
 def same_house(url: str, *bases: str) -> bool:
     """Say whether `url` points at the host of one of `bases`: our token goes nowhere else."""
-    parts = urlsplit(url)
-    return any(
-        (parts.scheme, parts.hostname, parts.port)
-        == (urlsplit(b).scheme, urlsplit(b).hostname, urlsplit(b).port)
-        for b in bases
-    )
+    house = _house_of(url)
+    return house is not None and house in {_house_of(base) for base in bases}
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def _house_of(url: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port; None for what two parsers might read in two ways."""
+    if re.search(r"[\s\\\x00-\x20\x7f]", url):
+        return None
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    if not parts.hostname or "@" in parts.netloc:
+        return None
+    return parts.scheme, parts.hostname, port

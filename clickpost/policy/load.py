@@ -46,8 +46,11 @@ class BrokenPolicies(PolicyError):
     """Policy files that cannot be used; `problems` names every reason."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
+        super().__init__(problems)
         self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
 
 
 @dataclass
