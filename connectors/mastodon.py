@@ -1,16 +1,21 @@
 """Speaks for one account on a Mastodon server, or on one that speaks its API.
 
-Facts: docs.joinmastodon.org, and what GoToSocial and snac answered
-(policies/platforms/mastodon.yaml names the pages).
+Facts: docs.joinmastodon.org, Mastodon's own code, and what GoToSocial, Pixelfed, Pleroma and snac
+answer (policies/platforms/mastodon.yaml names the pages).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import hashlib
+import math
+import mimetypes
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import httpx
 import regex
@@ -25,11 +30,25 @@ from clickpost.contract import (
     Receipt,
     Sought,
 )
-from clickpost.errors import NotFound, PlatformError, Reauthorize, UnexpectedResponse
+from clickpost.errors import (
+    NotFound,
+    OutcomeUnknown,
+    PlatformError,
+    PrepareAgain,
+    RateLimited,
+    Reauthorize,
+    UnexpectedResponse,
+)
 from clickpost.wording import Link, Mention, entities
-from connectors._api import Api, json_of, text_at
+from connectors._api import Api, Problem, json_of, plain_problem, text_at
 
 _SLACK = timedelta(minutes=2)
+#: What servers that lack an address answer there.
+_NO_SUCH = frozenset({404, 405, 410, 501})
+#: What tells of a server that is away, not of one that lacks an address.
+_AWAY = frozenset({None, 502, 503, 504})
+#: A page as short as this is the whole list, also where a server knows no paging.
+_SHORT = 20
 
 
 @dataclass(frozen=True)
@@ -46,17 +65,20 @@ class Connector:
             remote_id=text_at(answer, "id", call="verify_credentials"),
             handle=str(answer.get("acct") or answer.get("username") or ""),
             name=str(answer.get("display_name") or ""),
-            url=answer.get("url"),
-            limits=limits_of(await self._instance()),
+            url=address_of(answer),
+            limits=await self._limits(),
         )
 
     async def prepare(self, message: Message, key: str, so_far: Prepared | None = None) -> Prepared:
         """Upload media with their descriptions, and wait until the server is done with them."""
-        state: dict[str, Any] = dict(so_far.state) if so_far else {"media": [], "pending": []}
+        state: dict[str, Any] = {"media": [], "urls": [], "pending": []}
+        state |= so_far.state if so_far else {}
         state["status"] = status_of(message)
         for number in range(len(state["media"]), len(message.media)):
-            media_id, ready = await self._uploaded(message.media[number])
+            file = message.media[number]
+            media_id, url, ready = await self._uploaded(file, name_of(file, key, number))
             state["media"] = [*state["media"], media_id]
+            state["urls"] = [*state["urls"], *([url] if url else [])]
             state["pending"] = [*state["pending"], *([] if ready else [media_id])]
         if so_far is not None:
             state["pending"] = [one for one in state["pending"] if not await self._processed(one)]
@@ -66,77 +88,136 @@ class Connector:
     async def publish(
         self, prepared: Prepared, key: str, after: tuple[Receipt, ...] = ()
     ) -> Receipt:
-        """Post the status under its idempotency key, which some servers ignore."""
+        """Post the status under its idempotency key, which some servers ignore.
+
+        A server that knows the key, or the media, from an earlier send refuses this one: then the
+        post which carries the media is ours.
+        """
         body = {**prepared.state["status"]}
         if prepared.state["media"]:
             body["media_ids"] = prepared.state["media"]
         if after:
             body["in_reply_to_id"] = after[-1].remote_id
-        response = await self._send(
-            "POST",
-            "/api/v1/statuses",
-            step="publish",
-            repeatable=False,
-            json=body,
-            headers={"Idempotency-Key": key},
-        )
+        try:
+            response = await self._send(
+                "POST",
+                "/api/v1/statuses",
+                step="publish",
+                repeatable=False,
+                json=body,
+                headers={"Idempotency-Key": key},
+            )
+        except (OutcomeUnknown, PrepareAgain) as error:
+            if error.status not in (400, 422):
+                raise
+            return await self._sent_before(prepared, error)
         return receipt_of(json_of(response, repeatable=False), repeatable=False)
 
     async def find(self, sought: Sought) -> Receipt | Absence:
         """Look among the account's own recent posts; absence counts where the list is complete."""
         since = sought.sent_at - _SLACK
-        query: dict[str, Any] = {"limit": 40, "exclude_reblogs": "true"}
+        look = _Look()
+        doubt = False
         for _ in range(5):
-            path = f"/api/v1/accounts/{self._remote_id()}/statuses"
-            response = await self._send("GET", path, step="find", params=query)
-            statuses = list_of(response)
-            for status in statuses:
-                if is_it(status, sought, since):
-                    return receipt_of(status)
-            if len(statuses) < 40 or _older(statuses[-1], since):
-                return Absence.NOT_THERE
-            query["max_id"] = statuses[-1].get("id")
+            fresh = look.take(await self._recent(look.last))
+            for status in own(fresh, self._remote_id()):
+                match is_it(status, sought, since):
+                    case True:
+                        return receipt_of(status)
+                    case None:
+                        doubt = True
+            if not fresh or _older(fresh, since):
+                proof = not doubt and look.is_complete(visibility_of(sought), ended=not fresh)
+                return Absence.NOT_THERE if proof else Absence.CANNOT_TELL
         return Absence.CANNOT_TELL
 
     async def delete(self, receipt: Receipt) -> None:
-        """Delete the status; one that is gone already is fine."""
+        """Delete the status; one that is gone already is fine.
+
+        Servers that cannot delete (snac) answer 404 too, so a 404 is believed only of a status
+        that cannot be read either.
+        """
+        path = f"/api/v1/statuses/{quote(receipt.remote_id, safe='')}"
         try:
-            await self._send("DELETE", f"/api/v1/statuses/{receipt.remote_id}", step="delete")
+            await self._send("DELETE", path, step="delete")
+            return
+        except PlatformError as error:
+            if error.status not in _NO_SUCH:
+                raise
+        try:
+            await self._send("GET", path, step="delete")
         except NotFound:
             return
+        raise UnexpectedResponse("the server offers no deletion; the status is still there")
 
-    async def _uploaded(self, file: MediaFile) -> tuple[str, bool]:
-        """Upload one file; return its id and whether it is ready."""
+    async def _recent(self, before: str | None) -> httpx.Response:
+        """Return a page of the account's own posts, older than `before`."""
+        query = {"limit": "40", "exclude_reblogs": "true"}
+        if before is not None:
+            query["max_id"] = before
+        path = f"/api/v1/accounts/{quote(self._remote_id(), safe='')}/statuses"
+        return await self._send("GET", path, step="find", params=query)
+
+    async def _sent_before(self, prepared: Prepared, error: PlatformError) -> Receipt:
+        """Return the post that carries our media already; raise `error` where none does."""
+        media = set(prepared.state["media"])
+        if not media:
+            raise error
         try:
-            response = await self._upload("/api/v2/media", file)
-        except NotFound:  # Servers before 3.1.3 have only the first version.
-            response = await self._upload("/api/v1/media", file)
+            recent = own(list_of(await self._recent(None)), self._remote_id())
+        except PlatformError:
+            raise OutcomeUnknown(error.message, status=error.status, code=error.code) from None
+        for status in recent:
+            if media & set(media_of(status, "id")):
+                return receipt_of(status)
+        raise error
+
+    async def _uploaded(self, file: MediaFile, name: str) -> tuple[str, str | None, bool]:
+        """Upload one file; return its id, its address and whether it is ready."""
+        try:
+            response = await self._upload("/api/v2/media", file, name)
+        except PlatformError as error:  # Servers before 3.1.3 have only the first version.
+            if error.status not in _NO_SUCH:
+                raise
+            response = await self._upload("/api/v1/media", file, name)
         answer = json_of(response, repeatable=True)
         ready = response.status_code != httpx.codes.ACCEPTED
-        return text_at(answer, "id", call="media"), ready
+        return text_at(answer, "id", call="media"), address_of(answer), ready
 
-    async def _upload(self, path: str, file: MediaFile) -> httpx.Response:
+    async def _upload(self, path: str, file: MediaFile, name: str) -> httpx.Response:
         with file.path.open("rb") as content:
             return await self._send(
                 "POST",
                 path,
                 step="prepare",
-                files={"file": (f"media{file.path.suffix}", content, file.mime)},
+                files={"file": (name, content, file.mime)},
                 data={"description": file.alt} if file.alt else {},
             )
 
     async def _processed(self, media_id: str) -> bool:
-        response = await self._send("GET", f"/api/v1/media/{media_id}", step="prepare")
+        path = f"/api/v1/media/{quote(media_id, safe='')}"
+        try:
+            response = await self._send("GET", path, step="prepare")
+        except NotFound as error:  # Removed, or refused after the upload was accepted.
+            raise PrepareAgain(error.message, status=error.status, code=error.code) from None
         return response.status_code != httpx.codes.PARTIAL_CONTENT
 
-    async def _instance(self) -> dict[str, Any]:
-        """Return the server's own description, the newest version it has; {} where it has none."""
+    async def _limits(self) -> dict[str, Any]:
+        """Return what the server tells of itself; the older document fills what is missing."""
+        limits: dict[str, Any] = {}
         for path in ("/api/v2/instance", "/api/v1/instance"):
             try:
-                return await self._json("GET", path, step="whoami")
-            except PlatformError:
+                told = limits_of(await self._json("GET", path, step="whoami"))
+            except PlatformError as error:
+                if isinstance(error, RateLimited) or error.status in _AWAY:
+                    raise
                 continue
-        return {}
+            limits = {
+                name: told.get(name, {}) | limits.get(name, {}) for name in {**told, **limits}
+            }
+            if "limit" in limits.get("text", {}):
+                break
+        return limits
 
     async def _json(self, method: str, path: str, *, step: str, **request: Any) -> dict[str, Any]:
         return json_of(await self._send(method, path, step=step, **request), repeatable=True)
@@ -147,12 +228,17 @@ class Connector:
         token = self.account.secrets.get("access_token")
         if not token:
             raise Reauthorize("the connection has no access_token; connect it again")
-        headers = {"Authorization": f"Bearer {token}", **request.pop("headers", {})}
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json",  # Pixelfed answers others with a redirect to its pages.
+            **request.pop("headers", {}),
+        }
         return await self.api.send(
             method,
             self.account.api_base.rstrip("/") + path,
             step=step,
             repeatable=repeatable,
+            read=problem_of,
             headers=headers,
             **request,
         )
@@ -161,6 +247,47 @@ class Connector:
         if self.account.remote_id:
             return self.account.remote_id
         raise Reauthorize("the connection has no account id; connect it again")
+
+
+@dataclass
+class _Look:
+    """What the pages of the account's own posts showed so far."""
+
+    seen: set[str] = field(default_factory=set)
+    last: str | None = None
+    pages: bool = False
+    shows_hidden: bool = False
+    repeats: bool = False
+
+    def take(self, response: httpx.Response) -> list[dict[str, Any]]:
+        """Return the statuses of a page that no page before it had."""
+        page = list_of(response)
+        fresh = [one for one in page if str(one.get("id")) not in self.seen]
+        self.seen |= {str(one.get("id")) for one in fresh}
+        self.pages |= "link" in response.headers
+        self.shows_hidden |= any(one.get("visibility") in ("private", "direct") for one in page)
+        self.repeats = bool(page) and not fresh
+        self.last = str(fresh[-1].get("id")) if fresh else self.last
+        return fresh
+
+    def is_complete(self, visibility: str, *, ended: bool) -> bool:
+        """Say whether a post that was not on the pages is not there.
+
+        snac lists public posts only and knows no paging; others show all to their author.
+        """
+        listed = visibility in ("public", "unlisted") or self.pages or self.shows_hidden
+        return listed and not (ended and self.repeats and len(self.seen) >= _SHORT)
+
+
+def problem_of(response: httpx.Response) -> Problem:
+    """Read an error; `error` is a sentence here, which may quote the post, and no code."""
+    return replace(plain_problem(response), code=None)
+
+
+def name_of(file: MediaFile, key: str, number: int) -> str:
+    """Name an upload: snac keeps files by name, and an equal name overwrites the older file."""
+    suffix = file.path.suffix or mimetypes.guess_extension(file.mime) or ""
+    return hashlib.sha256(f"{key}/{number}".encode()).hexdigest()[:20] + suffix
 
 
 def status_of(message: Message) -> dict[str, Any]:
@@ -178,53 +305,103 @@ def status_of(message: Message) -> dict[str, Any]:
 def receipt_of(status: Mapping[str, Any], *, repeatable: bool = True) -> Receipt:
     """Read a status; its permalink is `url`, or `uri` where that is null."""
     remote_id = text_at(status, "id", call="POST /api/v1/statuses", repeatable=repeatable)
-    url = status.get("url") or status.get("uri")
-    return Receipt(remote_id=remote_id, url=str(url) if url else None)
+    return Receipt(remote_id=remote_id, url=address_of(status))
+
+
+def address_of(thing: Mapping[str, Any]) -> str | None:
+    """Return the first of `url` and `uri` that is an address on the web."""
+    for one in (thing.get("url"), thing.get("uri")):
+        if isinstance(one, str) and one.startswith(("https://", "http://")):
+            return one
+    return None
 
 
 def list_of(response: httpx.Response) -> list[dict[str, Any]]:
     """Read a list of statuses."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, list):
         raise UnexpectedResponse("GET statuses answered no list")
     return [one for one in body if isinstance(one, dict)]
 
 
-def is_it(status: Mapping[str, Any], sought: Sought, since: datetime) -> bool:
-    """Say whether `status` is what we sent: its media, or its words, in its time."""
+def own(statuses: Sequence[dict[str, Any]], remote_id: str) -> Iterator[dict[str, Any]]:
+    """Return the account's own statuses; snac shows those that somebody boosted as boosts."""
+    for status in statuses:
+        boosted = status.get("reblog")
+        if not isinstance(boosted, dict):
+            yield status
+        elif str(mapping_at(boosted, "account").get("id")) == remote_id:
+            yield boosted
+
+
+def visibility_of(sought: Sought) -> str:
+    """Return who may see what we look for."""
+    return str(mapping_at(sought.prepared.state, "status").get("visibility", "public"))
+
+
+def is_it(status: Mapping[str, Any], sought: Sought, since: datetime) -> bool | None:
+    """Say whether `status` is what we sent: its media, or its words, in its time.
+
+    None where it may be: pictures without words, on a server that gives attached media new ids.
+    """
     moment = moment_of(status)
     if moment is not None and not since <= moment <= sought.until + _SLACK:
         return False
-    parent = sought.after[-1].remote_id if sought.after else None
-    if (status.get("in_reply_to_id") or None) != parent:
-        return False
-    theirs = {str(one.get("id")) for one in status.get("media_attachments") or []}
-    ours = set(sought.prepared.state.get("media", []))
-    if ours & theirs:
+    state = sought.prepared.state
+    ours = state.get("media") or []
+    theirs = [*media_of(status, "id"), *media_of(status, "url")]
+    if {*ours, *(state.get("urls") or [])} & set(theirs):
         return True
-    if len(ours) != len(theirs):
+    if len(ours) != len(media_of(status, "id")) or not _answers(status, sought):
         return False
-    return fingerprint(sought.text) == fingerprint(plain_of(str(status.get("content") or "")))
+    if not (wanted := fingerprint(sought.text)) and ours:
+        return None if not any(map(fingerprint, words_of(status))) else False
+    return wanted in map(fingerprint, words_of(status))
+
+
+def _answers(status: Mapping[str, Any], sought: Sought) -> bool:
+    """Say whether `status` answers the part before it, as ours does."""
+    parent = sought.after[-1].remote_id if sought.after else ""
+    return str(status.get("in_reply_to_id") or "") == parent
+
+
+def media_of(status: Mapping[str, Any], what: str) -> list[str]:
+    """Return `what` (id, url) of each of a status' media."""
+    media = status.get("media_attachments")
+    found = media if isinstance(media, list) else []
+    return [str(one.get(what)) for one in found if isinstance(one, dict)]
+
+
+def words_of(status: Mapping[str, Any]) -> list[str]:
+    """Return a status' text as its server tells it: plain where it does, and out of its HTML."""
+    plain = mapping_at(mapping_at(status, "pleroma"), "content").get("text/plain")
+    told = [one for one in (plain, status.get("text")) if isinstance(one, str) and one]
+    return [plain_of(str(status.get("content") or "")), *told]
 
 
 def moment_of(status: Mapping[str, Any]) -> datetime | None:
     """Return when a status was made, None where the server does not say."""
     try:
-        return datetime.fromisoformat(str(status.get("created_at")))
+        moment = datetime.fromisoformat(str(status.get("created_at")))
     except ValueError:
         return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _older(status: Mapping[str, Any], since: datetime) -> bool:
-    moment = moment_of(status)
-    return moment is not None and moment < since
+def _older(statuses: Sequence[Mapping[str, Any]], since: datetime) -> bool:
+    """Say whether the list has come to posts from before `since`; boosts may tell other times."""
+    moments = [moment_of(one) for one in statuses if not one.get("reblog")]
+    return bool(moments) and (moment := moments[-1]) is not None and moment < since
 
 
 def fingerprint(text: str) -> str:
-    """Return the letters and digits of `text`: servers rewrite links, mentions and spaces."""
+    """Return the letters and digits of `text`, or its signs where it has none.
+
+    Servers rewrite links, mentions, spaces, accents (NFC), and smileys into emoji.
+    """
     pieces, at = [], 0
     for one in entities(text):
         if isinstance(one, Link):
@@ -234,62 +411,128 @@ def fingerprint(text: str) -> str:
         else:
             continue
         at = one.end
-    return regex.sub(r"[^\p{L}\p{N}\p{S}]+", "", "".join([*pieces, text[at:]])).casefold()
+    plain = unicodedata.normalize("NFKD", "".join([*pieces, text[at:]])).casefold()
+    return regex.sub(r"[^\p{L}\p{N}]+", "", plain) or regex.sub(r"[^\p{S}]+", "", plain)
+
+
+_INLINE = frozenset(
+    [
+        *("a", "abbr", "b", "bdi", "code", "del", "em", "i", "img"),
+        *("s", "small", "span", "strong", "sub", "sup", "u", "wbr"),
+    ]
+)
 
 
 class _Plain(HTMLParser):
-    """Gathers the text of a status' HTML; a link's shown text counts as the link."""
+    """Gathers the text of a status' HTML; an address that is a link is left out, as in
+    a fingerprint."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
+        self.link: tuple[int, str] | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in ("br", "p"):
+        told = dict(attrs)
+        if tag not in _INLINE:
             self.pieces.append("\n")
+        elif tag == "img":  # Custom emojis, in servers that put them into the content.
+            self.pieces.append(told.get("alt") or "")
+        elif tag == "a":
+            self.link = (len(self.pieces), told.get("href") or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in _INLINE:
+            self.pieces.append("\n")
+        elif tag == "a" and self.link is not None:
+            start, href = self.link
+            if shows("".join(self.pieces[start:]), href):
+                self.pieces[start:] = [" "]
+            self.link = None
 
     def handle_data(self, data: str) -> None:
         self.pieces.append(data)
+
+
+def shows(shown: str, href: str) -> bool:
+    """Say whether `shown` is `href`, whole or shortened, and no name, tag or title."""
+    host = host_of(href)
+    bare = shown.strip().removeprefix("https://").removeprefix("http://").removeprefix("www.")
+    return bool(host) and bare.casefold().startswith(host)
+
+
+def host_of(href: str) -> str:
+    """Return the host of an address without `www.`; nothing for what is none."""
+    try:
+        host = urlsplit(href).hostname or ""
+    except ValueError:
+        return ""
+    return host.removeprefix("www.")
 
 
 def plain_of(content: str) -> str:
     """Return the text of a status' HTML."""
     parser = _Plain()
     parser.feed(content)
+    parser.close()
     return "".join(parser.pieces).strip()
 
 
+def mapping_at(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the mapping at `name`; an empty one where the server says something else."""
+    found = thing.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def limits_of(instance: Mapping[str, Any]) -> dict[str, Any]:
-    """Say a server's own limits in the words of our policies."""
-    told = instance.get("configuration") or {}
-    statuses, media = told.get("statuses") or {}, told.get("media_attachments") or {}
-    most = statuses.get("max_media_attachments")
-    text_limit = statuses.get("max_characters") or instance.get("max_toot_chars")
+    """Say a server's own limits in the words of our policies.
+
+    What `configuration` lacks, Pleroma, Friendica and servers before 3.4.2 say at the top.
+    """
+    told = mapping_at(instance, "configuration")
+    statuses, media = mapping_at(told, "statuses"), mapping_at(told, "media_attachments")
+    most = _first(statuses.get("max_media_attachments"), instance.get("max_media_attachments"))
+    size = instance.get("upload_limit")
     limits: dict[str, dict[str, Any]] = {
-        "text": {"limit": text_limit, "links": statuses.get("characters_reserved_per_url")},
+        "text": {
+            "limit": _first(statuses.get("max_characters"), instance.get("max_toot_chars")),
+            "links": statuses.get("characters_reserved_per_url"),
+        },
         "images": {
             "max": most,
-            "bytes": media.get("image_size_limit"),
+            "bytes": _first(media.get("image_size_limit"), size),
             "pixels": media.get("image_matrix_limit"),
         },
         "video": {
-            "bytes": media.get("video_size_limit"),
+            "bytes": _first(media.get("video_size_limit"), size),
             "pixels": media.get("video_matrix_limit"),
             "fps": {"max": media.get("video_frame_rate_limit")},
         },
         "album": {"max": most},
-        "alt": {"limit": media.get("description_limit")},
+        "alt": {"limit": _first(media.get("description_limit"), instance.get("description_limit"))},
     }
     return {name: known(section) for name, section in limits.items() if known(section)}
 
 
+def _first(*told: object) -> int | None:
+    """Return the first that is a limit."""
+    return next((found for one in told if (found := number_of(one)) is not None), None)
+
+
+def number_of(told: object) -> int | None:
+    """Read a limit, which some servers write as text; None for what is none."""
+    if isinstance(told, str) and regex.fullmatch(r"[0-9]{1,18}", told.strip()):
+        told = int(told)
+    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+        return None
+    return int(told) if told >= 1 else None
+
+
 def known(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the positive numbers of a section, and what its sections know."""
+    """Return the limits of a section, and what its sections know."""
     found: dict[str, Any] = {}
     for name, value in section.items():
-        if isinstance(value, Mapping):
-            if inner := known(value):
-                found[name] = inner
-        elif isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-            found[name] = value
+        told = known(value) if isinstance(value, Mapping) else number_of(value)
+        if told:
+            found[name] = told
     return found

@@ -18,6 +18,10 @@ from sandbox.misbehaviour import Orders
 from sandbox.state import State, iso
 
 LIMITS = {"image": 16_777_216, "video": 103_809_024}
+MIME_TYPES = [
+    "image/jpeg", "image/png", "image/gif", "image/heic", "image/heif", "image/webp", "image/avif",
+    "video/webm", "video/mp4", "video/quicktime", "audio/mpeg",
+]  # fmt: skip
 LINK = re.compile(
     r"https?://(?:\([^\s<>\"()]*\)|[^\s<>\"()])*(?:\([^\s<>\"()]*\)|[^\s<>\".,;:!?()\]])"
 )
@@ -63,8 +67,10 @@ class Mastodon:
         """Return the routes of the server."""
         return [
             Route("/api/v2/instance", self.guarded(self.instance)),
+            Route("/api/v1/instance", self.guarded(self.instance)),
             Route("/api/v1/accounts/verify_credentials", self.guarded(self.verify)),
             Route("/api/v2/media", self.guarded(self.media), methods=["POST"]),
+            Route("/api/v1/media", self.guarded(self.media), methods=["POST"]),
             Route("/api/v1/media/{id}", self.guarded(self.media_status)),
             Route("/api/v1/statuses", self.guarded(self.status), methods=["POST"]),
             Route("/api/v1/statuses/{id}", self.guarded(self.one), methods=["GET", "DELETE"]),
@@ -113,6 +119,7 @@ class Mastodon:
                     "characters_reserved_per_url": 23,
                 },
                 "media_attachments": {
+                    "supported_mime_types": MIME_TYPES,
                     "description_limit": 1500,
                     "image_size_limit": LIMITS["image"],
                     "image_matrix_limit": 33_177_600,
@@ -186,7 +193,7 @@ class Mastodon:
         if not self.ready(media):
             return JSONResponse(said, 206)
         if media["failed"]:
-            raise Refused(422, "Validation failed: Error processing media")
+            raise Refused(422, "Error processing thumbnail for uploaded media")
         return said | {"url": self.file_url(media["sha256"])}
 
     async def said(self, request: Request) -> dict[str, Any]:
@@ -219,11 +226,8 @@ class Mastodon:
             raise Refused(422, "Validation failed: Text character limit of 500 exceeded")
         if said.get("visibility", "public") not in ("public", "unlisted", "private", "direct"):
             raise Refused(422, "Validation failed: Visibility is not included in the list")
-        if (
-            said.get("in_reply_to_id")
-            and f"mastodon/{said['in_reply_to_id']}" not in self.state.posts
-        ):
-            raise Refused(404, "Record not found")
+        if said.get("in_reply_to_id") and not self.is_there(str(said["in_reply_to_id"])):
+            raise Refused(404, "The post you are trying to reply to does not appear to exist.")
         media = self.attached(ids)
         post_id = str(int(time.time() * 1000) << 16 | len(self.state.posts) & 0xFFFF)
         self.state.add_post(
@@ -235,6 +239,11 @@ class Mastodon:
         if key:
             self.known[slot] = (time.time(), post_id)
         return self.shown(self.state.posts[f"mastodon/{post_id}"])
+
+    def is_there(self, post_id: str) -> bool:
+        """Say whether a status exists and is not deleted."""
+        post = self.state.posts.get(f"mastodon/{post_id}")
+        return post is not None and not post["deleted"]
 
     def attached(self, ids: list[str]) -> list[dict[str, Any]]:
         """Attach media to a status, or refuse as the server does."""
@@ -300,9 +309,20 @@ class Mastodon:
         ]
         if before := request.query_params.get("max_id"):
             rows = [post for post in rows if int(post["id"]) < int(before)]
-        return [
-            self.shown(post) for post in rows[: min(int(request.query_params.get("limit", 20)), 40)]
-        ]
+        page = rows[: self.most(request)]
+        links = (
+            f'<{request.url.include_query_params(max_id=page[-1]["id"])}>; rel="next"'
+            if page
+            else ""
+        )
+        return JSONResponse(
+            [self.shown(post) for post in page], headers={"Link": links} if page else None
+        )
+
+    def most(self, request: Request) -> int:
+        """Return how many rows a page has: what was asked for, at most 40."""
+        asked = request.query_params.get("limit", "20")
+        return min(int(asked), 40) if asked.isdecimal() and int(asked) else 20
 
 
 def length(text: str) -> int:
