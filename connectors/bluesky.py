@@ -6,10 +6,14 @@ server answered (policies/platforms/bluesky.yaml names the pages).
 
 from __future__ import annotations
 
+import base64
 import ipaddress
+import json
+import re
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -31,9 +35,11 @@ from clickpost.contract import (
 )
 from clickpost.errors import (
     NotFound,
+    PlatformError,
     PlatformRejected,
+    RateLimited,
     Reauthorize,
-    Transient,
+    TokenExpired,
     UnexpectedResponse,
 )
 from clickpost.wording import Link, Mention, Tag, entities
@@ -45,6 +51,10 @@ _SORTED = "234567abcdefghijklmnopqrstuvwxyz"
 #: Steps of the video service that mean: not done yet, or done.
 _DONE, _FAILED = "JOB_STATE_COMPLETED", "JOB_STATE_FAILED"
 _NO_SUCH_METHOD = frozenset({404, 405, 501})
+#: A service token lives as long as in the documents' example; servers allow an hour.
+_GRANTED_FOR = 30 * 60
+#: What the AT Protocol calls a handle; a server answers 500 to some that are none.
+_HANDLE = re.compile(r"(?:[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?\.)+[a-z](?:[a-z\d-]{0,61}[a-z\d])?")
 
 
 @dataclass(frozen=True)
@@ -55,18 +65,19 @@ class Connector:
     account: Account
 
     async def sign_in(self) -> Tokens:
-        """Open a session with the app password; at most 30 times in 5 minutes."""
+        """Open a session with the app password; a DID that we know outlives the handle."""
         answer = await self._call(
             "POST",
             "com.atproto.server.createSession",
             step="sign_in",
             token=None,
+            base=self.account.api_base.rstrip("/"),
             json={
-                "identifier": self._secret("identifier"),
+                "identifier": self.account.remote_id or self._secret("identifier"),
                 "password": self._secret("app_password"),
             },
         )
-        return tokens_of(answer)
+        return self._ours(answer)
 
     async def refresh(self) -> Tokens:
         """Renew the session; where it is dead, open a new one with the app password."""
@@ -81,33 +92,42 @@ class Connector:
             if "app_password" not in self.account.secrets:
                 raise
             return await self.sign_in()
-        return tokens_of(answer)
+        return self._ours(answer)
+
+    def _ours(self, answer: Mapping[str, Any]) -> Tokens:
+        """Return the session's tokens; refuse those of somebody else or of a closed account."""
+        whose = text_at(answer, "did", call="session")
+        if self.account.remote_id and whose != self.account.remote_id:
+            raise Reauthorize("the session is another account's; connect it again")
+        return tokens_of(open_(answer))
 
     async def revoke(self) -> None:
-        """End the session."""
-        await self._call(
-            "POST",
-            "com.atproto.server.deleteSession",
-            step="revoke",
-            token=self._secret("refresh_jwt"),
-        )
+        """End the session; one that has ended already is fine."""
+        with suppress(TokenExpired):
+            await self._call(
+                "POST",
+                "com.atproto.server.deleteSession",
+                step="revoke",
+                token=self._secret("refresh_jwt"),
+            )
 
     async def whoami(self) -> Identity:
-        """Return DID and handle."""
-        answer = await self._call("GET", "com.atproto.server.getSession", step="whoami")
-        return Identity(
-            remote_id=text_at(answer, "did", call="getSession"),
-            handle=str(answer.get("handle") or answer["did"]),
-        )
+        """Return DID and handle; a handle that no longer points back is none."""
+        answer = open_(await self._call("GET", "com.atproto.server.getSession", step="whoami"))
+        did, handle = text_at(answer, "did", call="getSession"), answer.get("handle")
+        known = isinstance(handle, str) and handle not in ("", "handle.invalid")
+        return Identity(remote_id=did, handle=str(handle) if known else did)
 
     async def prepare(self, message: Message, key: str, so_far: Prepared | None = None) -> Prepared:
         """Upload media and write the whole record, key and time frozen; nobody sees it yet."""
+        if so_far is not None and "record" in so_far.state:
+            return Prepared(so_far.state)
         state: dict[str, Any] = dict(so_far.state) if so_far else {"rkey": tid(), "blobs": []}
         for number in range(len(state["blobs"]), len(message.media)):
             file = message.media[number]
             blob = await self._uploaded(file, state)
             if blob is None:
-                return Prepared(state, ready=False, again_in=1.0)
+                return Prepared(state, ready=False, again_in=self._poll())
             state["blobs"] = [*state["blobs"], blob]
         people = await self._people(message.text)
         state["record"] = record_of(message, state["blobs"], people)
@@ -131,23 +151,37 @@ class Connector:
         return self._receipt(answer, state["rkey"], repeatable=False)
 
     async def find(self, sought: Sought) -> Receipt | Absence:
-        """Look at our own key on the account's server, which is proof either way."""
+        """Look at our own key on the account's server, whose word is proof either way.
+
+        A 404 of whatever stands in between, or a server without the account, proves nothing.
+        """
         rkey = sought.prepared.state.get("rkey")
         if not rkey:
             return Absence.NOT_THERE
+        try:
+            answer = await self._record(rkey)
+        except (NotFound, PlatformRejected) as error:
+            absent = error.code == "RecordNotFound"
+            return Absence.NOT_THERE if absent else Absence.CANNOT_TELL
+        return self._receipt(answer, rkey)
+
+    async def _record(self, rkey: str) -> dict[str, Any]:
+        """Read the record under `rkey`: anybody may, so a dead session does not end the look."""
+        name = "com.atproto.repo.getRecord"
         query = {"repo": self._did(), "collection": POST, "rkey": rkey}
         try:
-            answer = await self._call(
-                "GET", "com.atproto.repo.getRecord", step="find", params=query
-            )
-        except NotFound:
-            return Absence.NOT_THERE
-        return self._receipt(answer, rkey)
+            return await self._call("GET", name, step="find", params=query)
+        except (TokenExpired, Reauthorize):
+            return await self._call("GET", name, step="find", token=None, params=query)
 
     async def delete(self, receipt: Receipt) -> None:
         """Delete the record; one that is gone already is fine."""
         body = {"repo": self._did(), "collection": POST, "rkey": rkey_of(receipt)}
-        await self._call("POST", "com.atproto.repo.deleteRecord", step="delete", json=body)
+        try:
+            await self._call("POST", "com.atproto.repo.deleteRecord", step="delete", json=body)
+        except NotFound as error:
+            if error.code != "RecordNotFound":
+                raise
 
     async def _uploaded(self, file: MediaFile, state: dict[str, Any]) -> dict[str, Any] | None:
         """Return the blob of `file`, None while a video is still being processed."""
@@ -168,74 +202,81 @@ class Connector:
     async def _video(self, file: MediaFile, state: dict[str, Any]) -> dict[str, Any] | None:
         """Upload to the video service, or ask how far it has come with the job."""
         if "job" in state:
-            return await self._job(state)
-        granted = await self._call(
-            "GET",
-            "com.atproto.server.getServiceAuth",
-            step="prepare",
-            params={
-                "aud": f"did:web:{urlsplit(self._pds()).hostname}",
-                "lxm": "com.atproto.repo.uploadBlob",
-                "exp": int(time.time()) + 1800,
-            },
-        )
-        token = text_at(granted, "token", call="getServiceAuth")
+            return await self._job(state["job"])
+        token = await self._granted()
         answer = await self._of_video_service(
             "POST",
             "app.bsky.video.uploadVideo",
-            token,
+            accept=frozenset({409}),  # The same bytes again: it names the job that has them.
             params={"did": self._did(), "name": f"{state['rkey']}.mp4"},
             content=stream(file.path),
-            headers={"Content-Type": "video/mp4", "Content-Length": str(file.bytes)},
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Content-Type": file.mime,
+                "Content-Length": str(file.bytes),
+            },
         )
         job = status_of(answer)
         state["job"] = text_at(job, "jobId", call="uploadVideo")
         return blob_of(job, "uploadVideo") if job.get("blob") else None
 
-    async def _job(self, state: dict[str, Any]) -> dict[str, Any] | None:
+    async def _granted(self) -> str:
+        """Return a token with which the video service may put a blob on the account's server."""
+        answer = await self._call(
+            "GET",
+            "com.atproto.server.getServiceAuth",
+            step="prepare",
+            params={
+                "aud": self._audience(),
+                "lxm": "com.atproto.repo.uploadBlob",
+                "exp": int(time.time()) + _GRANTED_FOR,
+            },
+        )
+        return text_at(answer, "token", call="getServiceAuth")
+
+    async def _job(self, job_id: str) -> dict[str, Any] | None:
+        """Return the blob of a finished job, None while it runs; raise where it failed."""
         answer = await self._of_video_service(
-            "GET", "app.bsky.video.getJobStatus", None, params={"jobId": state["job"]}
+            "GET", "app.bsky.video.getJobStatus", params={"jobId": job_id}
         )
         job = status_of(answer)
         if job.get("state") == _FAILED:
-            state.pop("job")
-            said = str(job.get("failureCode") or job.get("error") or "generic_failure")
-            problem = Problem(status=200, code=said, message=str(job.get("message") or ""))
-            raise self.api.error_of("video job", problem, step="prepare", repeatable=True)
+            raise self.api.error_of("video job", failure_of(job), step="video", repeatable=True)
         return blob_of(job, "getJobStatus") if job.get("state") == _DONE else None
 
-    async def _of_video_service(
-        self, method: str, name: str, token: str | None, **request: Any
-    ) -> dict[str, Any]:
+    async def _of_video_service(self, method: str, name: str, **request: Any) -> dict[str, Any]:
         """Call the video service; raise _NoVideoService where this server has none."""
-        headers = {**request.pop("headers", {})}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
+        url = f"{self._video_base()}/xrpc/{name}"
         try:
             response = await self.api.send(
-                method,
-                f"{self._video_base()}/xrpc/{name}",
-                step="prepare",
-                repeatable=True,
-                accept=frozenset({409}) | _NO_SUCH_METHOD,
-                headers=headers,
-                **request,
+                method, url, step="video", repeatable=True, read=problem_of, **request
             )
-        except Transient as error:
-            if error.status is None and self._video_base() == self._pds():
-                raise _NoVideoService from error
+        except PlatformError as error:
+            if method == "POST" and self._lacks_videos(error):
+                raise _NoVideoService from None
             raise
-        if response.status_code in _NO_SUCH_METHOD:
-            raise _NoVideoService
         return json_of(response, repeatable=True)
+
+    def _lacks_videos(self, error: PlatformError) -> bool:
+        """Say whether an upload failed because nobody there knows what a video is.
+
+        Where we only guess that the account's own server takes videos, its refusal of a service
+        token and its failure to pass the call on say so too.
+        """
+        if error.code == "MethodNotImplemented" or error.status in _NO_SUCH_METHOD:
+            return True
+        if self._video_base() != self._pds() or isinstance(error, RateLimited):
+            return False
+        return not isinstance(error, PlatformRejected)
 
     async def _people(self, text: str) -> dict[str, str]:
         """Return the DIDs of the handles that `text` mentions; who is not found stays text."""
         found: dict[str, str] = {}
         for one in entities(text):
-            if not isinstance(one, Mention) or one.host or "." not in one.name:
+            if not isinstance(one, Mention) or one.host:
                 continue
-            if (handle := one.name.lower()) in found:
+            handle = one.name.lower()
+            if handle in found or not _HANDLE.fullmatch(handle):
                 continue
             try:
                 answer = await self._call(
@@ -257,6 +298,7 @@ class Connector:
         step: str,
         repeatable: bool = True,
         token: str | None = "",
+        base: str | None = None,
         **request: Any,
     ) -> dict[str, Any]:
         """Call one XRPC method of the account's server and return its JSON."""
@@ -265,7 +307,7 @@ class Connector:
             headers["Authorization"] = f"Bearer {token or self._secret('access_jwt')}"
         response = await self.api.send(
             method,
-            f"{self._pds()}/xrpc/{name}",
+            f"{base or self._pds()}/xrpc/{name}",
             step=step,
             repeatable=repeatable,
             read=problem_of,
@@ -280,7 +322,8 @@ class Connector:
         uri = text_at(answer, "uri", call="record", repeatable=repeatable)
         base = self.account.options.get("permalink_base", "https://bsky.app").rstrip("/")
         who = self.account.handle or self._did()
-        extra = {"uri": uri, "cid": str(answer.get("cid") or "")}
+        cid = text_at(answer, "cid", call="record", repeatable=repeatable)
+        extra = {"uri": uri, "cid": cid}
         return Receipt(remote_id=uri, url=f"{base}/profile/{who}/post/{rkey}", extra=extra)
 
     def _secret(self, name: str) -> str:
@@ -294,10 +337,23 @@ class Connector:
         raise Reauthorize("the connection has no DID; connect it again")
 
     def _pds(self) -> str:
-        """Return the account's own server: where its DID document says, for the entryway only."""
-        pds = self.account.secrets.get("pds")
-        entryway = urlsplit(self.account.api_base).hostname == "bsky.social"
-        return (pds if pds and entryway else self.account.api_base).rstrip("/")
+        """Return the account's own server: where its DID document says, for the entryway only.
+
+        An address that an operator gave stays: a server may know itself by a name that is not
+        reached from here.
+        """
+        pds, given = self.account.secrets.get("pds", ""), urlsplit(self.account.api_base)
+        entryway = urlsplit(str(self.api.policy.api.base)).hostname
+        follow = pds.startswith("https://") and given.hostname == entryway
+        return (pds if follow else self.account.api_base).rstrip("/")
+
+    def _audience(self) -> str:
+        """Return the DID of the account's server, by its DID document or its own tokens."""
+        named = urlsplit(self.account.secrets.get("pds", "")).hostname
+        said = claims_of(self.account.secrets.get("access_jwt", "")).get("aud")
+        if named is None and isinstance(said, str) and said.startswith("did:"):
+            return said
+        return f"did:web:{named or urlsplit(self._pds()).hostname}"
 
     def _video_base(self) -> str:
         if given := self.account.options.get("video_base"):
@@ -305,15 +361,19 @@ class Connector:
         public = self.api.policy.api.endpoints.get("video")
         return self._pds() if public is None or local(self._pds()) else str(public).rstrip("/")
 
+    def _poll(self) -> float:
+        return self.api.policy.processing.poll.total_seconds()
+
 
 class _NoVideoService(Exception):
     """This server has no video service; a blob of the server itself will do."""
 
 
 def local(url: str) -> bool:
-    """Say whether `url` is on this machine or in a private network."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
+    """Say whether `url` is on this machine, in a private network, or without a certificate."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "https" or host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_private
@@ -322,31 +382,67 @@ def local(url: str) -> bool:
 
 
 def problem_of(response: httpx.Response) -> Problem:
-    """Read an XRPC error; an absent record is a 400 whose words say so."""
+    """Read an XRPC error; two servers' sentences say more than their code.
+
+    Old servers call an absent record InvalidRequest. Without the record's address the same words
+    mean that the account is not on this server, which says nothing about the record.
+    """
     problem = plain_problem(response)
-    if problem.status == 400 and problem.message.startswith("Could not locate record"):
+    if problem.status == 400 and problem.message.startswith("Could not locate record: at://"):
         return replace(problem, code="RecordNotFound")
+    if problem.status == 400 and problem.message.startswith("No service configured for"):
+        return replace(problem, code="MethodNotImplemented")
     return problem
 
 
+def failure_of(job: Mapping[str, Any]) -> Problem:
+    """Read why a video job failed; a code that is a sentence is a message."""
+    code = str(job.get("failureCode") or job.get("error") or "")
+    plain = re.fullmatch(r"\w{1,60}", code)
+    message = str(job.get("message") or job.get("error") or "")
+    return Problem(status=200, code=code if plain else "generic_failure", message=message)
+
+
+def open_(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `answer` about an account that may write; a session opens for closed ones too."""
+    if answer.get("active") is False:
+        raise Reauthorize("the account is closed at the platform (deactivated or taken down)")
+    return answer
+
+
 def tokens_of(answer: Mapping[str, Any]) -> Tokens:
-    """Return the session's tokens; its end is read from the access token where it can be."""
+    """Return the session's tokens; the access token itself says when it ends."""
     secrets_ = {
         "access_jwt": text_at(answer, "accessJwt", call="session"),
         "refresh_jwt": text_at(answer, "refreshJwt", call="session"),
     }
     if pds := pds_of(answer.get("didDoc")):
         secrets_["pds"] = pds
-    return Tokens(secrets_, expires_at=datetime.fromtimestamp(time.time() + 90 * 60, UTC))
+    ends = claims_of(secrets_["access_jwt"]).get("exp")
+    if not isinstance(ends, int) or not 0 < ends < 2**32:
+        return Tokens(secrets_)
+    return Tokens(secrets_, expires_at=datetime.fromtimestamp(ends, UTC))
+
+
+def claims_of(token: str) -> Mapping[str, Any]:
+    """Return what a JWT says, unverified (it is the server's own); nothing where it is none."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return {}
+    try:
+        said = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def pds_of(document: Any) -> str | None:
-    """Return the https address of the account's server from its DID document."""
+    """Return the address of the account's server from its DID document."""
     services = document.get("service") if isinstance(document, Mapping) else None
     for service in services if isinstance(services, list) else []:
-        if str(service.get("id", "")).endswith("#atproto_pds"):
+        if isinstance(service, Mapping) and str(service.get("id", "")).endswith("#atproto_pds"):
             endpoint = str(service.get("serviceEndpoint", ""))
-            return endpoint if endpoint.startswith("https://") else None
+            return endpoint if endpoint.startswith(("https://", "http://")) else None
     return None
 
 
@@ -386,6 +482,8 @@ def record_of(
         record["facets"] = facets
     if message.language:
         record["langs"] = [message.language]
+    if message.tags:
+        record["tags"] = list(message.tags)
     if blobs:
         record["embed"] = embed_of(message.media, blobs)
     if message.sensitive:
@@ -436,5 +534,5 @@ def replied(record: dict[str, Any], after: tuple[Receipt, ...]) -> dict[str, Any
     """Return `record` as an answer to the last of `after`, in the thread of the first."""
     if not after:
         return record
-    root, parent = ({"uri": r.extra["uri"], "cid": r.extra["cid"]} for r in (after[0], after[-1]))
+    root, parent = ({"uri": r.remote_id, "cid": r.extra["cid"]} for r in (after[0], after[-1]))
     return {**record, "reply": {"root": root, "parent": parent}}
