@@ -22,7 +22,7 @@ from clickpost.policy.shape import ImageRules, VideoRules, Within
 LONG_EDGE, SHORT_EDGE = 1920, 1080
 _LEAST_BITRATE = 250_000
 _AUDIO_BITRATE = 128_000
-_VERSION = 5  # Raise it when the making changes, so that caches do not serve old files.
+_VERSION = 6  # Raise it when the making changes, so that caches do not serve old files.
 #: Faults that a stream copy mends without encoding.
 _BY_COPY = {"video.container", "video.index", "video.edit_lists"}
 
@@ -378,11 +378,30 @@ def _boxed(
         scale = rules.width.min / canvas_w
     if rules.height.min is not None and canvas_h * scale < rules.height.min:
         scale = max(scale, rules.height.min / canvas_h)
-    canvas = (_rounded(canvas_w * scale, step), _rounded(canvas_h * scale, step))
-    if canvas == (_rounded(width * scale, step), _rounded(height * scale, step)):
-        return canvas, canvas
-    inner = (_rounded(width * scale, step), _rounded(height * scale, step))
+    canvas = _rounded(canvas_w * scale, step), _rounded(canvas_h * scale, step)
+    inner = _rounded(width * scale, step), _rounded(height * scale, step)
+    canvas = _nudged(canvas, rules, step)
     return canvas, (min(inner[0], canvas[0]), min(inner[1], canvas[1]))
+
+
+def _nudged(canvas: Size, rules: ImageRules | VideoRules, step: int) -> Size:
+    """Return the canvas in an allowed shape although its sides are whole numbers.
+
+    A side gets smaller, for that breaks no limit but a lowest one.
+    """
+    width, height = canvas
+    least, most = rules.aspect.min, rules.aspect.max
+    while most is not None and width / height > most and height < 100_000:
+        if width - step >= max(step, rules.width.min or 0):
+            width -= step
+        else:
+            height += step
+    while least is not None and width / height < least and width < 100_000:
+        if height - step >= max(step, rules.height.min or 0):
+            height -= step
+        else:
+            width += step
+    return width, height
 
 
 def _rounded(side: float, step: int) -> int:
@@ -394,9 +413,9 @@ def _shaped(width: float, height: float, aspect: Within) -> tuple[float, float]:
     """Return the canvas that holds the picture in an allowed shape, nothing cut off."""
     ratio = width / height
     if aspect.min is not None and ratio < aspect.min:
-        return math.ceil(height * aspect.min) + 1, height
+        return height * aspect.min, height
     if aspect.max is not None and ratio > aspect.max:
-        return width, math.ceil(width / aspect.max) + 1
+        return width, width / aspect.max
     return width, height
 
 

@@ -395,12 +395,14 @@ def _last_frame(container: Any, stream: Any, seconds: float) -> None:
         container.seek(int((began + seconds - 1) / stream.time_base), stream=stream)
     else:
         container.seek(0)
+    # Where only the file as a whole says its length, the sound may be what lasts so long.
+    parts = [stream] if stream.duration else [*container.streams.video, *container.streams.audio]
     last = 0.0
-    for packet in container.demux(stream):
+    for packet in container.demux(parts):
         if packet.pts is not None:
-            until = (packet.pts + (packet.duration or 0)) * stream.time_base
+            until = (packet.pts + (packet.duration or 0)) * packet.stream.time_base
             last = max(last, float(until) - began)
-    if last < seconds - max(0.3, min(1.5, seconds / 4)):
+    if last < seconds - max(0.3, min(1.5, seconds / 20)):
         raise refused("file", f"{seconds:.1f} s as it says", f"{last:.1f} s: the rest is missing")
 
 

@@ -58,7 +58,7 @@ def made(source: Path, wanted: str | Target) -> Rendition:
     assert isinstance(done, Rendition), done
     again = probe(done.path)
     assert (again.width, again.height) == (done.width, done.height)
-    assert not (again.has_location or again.has_device or again.metadata), again
+    assert (again.has_location, again.has_device, again.metadata) == (False, False, False)
     assert MARK not in done.path.read_bytes()
     return done
 
