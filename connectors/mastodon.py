@@ -11,11 +11,11 @@ import math
 import mimetypes
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import regex
@@ -40,7 +40,7 @@ from clickpost.errors import (
     UnexpectedResponse,
 )
 from clickpost.wording import Link, Mention, entities
-from connectors._api import Api, Problem, json_of, plain_problem, text_at
+from connectors._api import Api, json_of, text_at
 
 _SLACK = timedelta(minutes=2)
 #: What servers that lack an address answer there.
@@ -238,7 +238,6 @@ class Connector:
             self.account.api_base.rstrip("/") + path,
             step=step,
             repeatable=repeatable,
-            read=problem_of,
             headers=headers,
             **request,
         )
@@ -277,11 +276,6 @@ class _Look:
         """
         listed = visibility in ("public", "unlisted") or self.pages or self.shows_hidden
         return listed and not (ended and self.repeats and len(self.seen) >= _SHORT)
-
-
-def problem_of(response: httpx.Response) -> Problem:
-    """Read an error; `error` is a sentence here, which may quote the post, and no code."""
-    return replace(plain_problem(response), code=None)
 
 
 def name_of(file: MediaFile, key: str, number: int) -> str:
@@ -357,9 +351,9 @@ def is_it(status: Mapping[str, Any], sought: Sought, since: datetime) -> bool | 
         return True
     if len(ours) != len(media_of(status, "id")) or not _answers(status, sought):
         return False
-    if not (wanted := fingerprint(sought.text)) and ours:
-        return None if not any(map(fingerprint, words_of(status))) else False
-    return wanted in map(fingerprint, words_of(status))
+    if ours and not sought.text.strip():
+        return False if any(one.whole for one in tellings(status)) else None
+    return any(alike(said_of(sought.text), one) for one in tellings(status))
 
 
 def _answers(status: Mapping[str, Any], sought: Sought) -> bool:
@@ -375,11 +369,39 @@ def media_of(status: Mapping[str, Any], what: str) -> list[str]:
     return [str(one.get(what)) for one in found if isinstance(one, dict)]
 
 
-def words_of(status: Mapping[str, Any]) -> list[str]:
-    """Return a status' text as its server tells it: plain where it does, and out of its HTML."""
+@dataclass(frozen=True)
+class Said:
+    """What a text says: all its letters, those outside its links and mentions' hosts, its links."""
+
+    whole: str
+    words: str
+    links: frozenset[str]
+
+
+def alike(ours: Said, theirs: Said) -> bool:
+    """Say whether both are the same, whole, or in their words while no link of ours is missing."""
+    if ours.whole == theirs.whole:
+        return True
+    return ours.words == theirs.words and ours.links <= theirs.links
+
+
+def said_of(text: str) -> Said:
+    """Read a text."""
+    return Said(letters(text), fingerprint(text), links_of(text))
+
+
+def said_in(content: str) -> Said:
+    """Read a status' HTML."""
+    plain = _Plain.of(content)
+    links = {mark_of(href) for href in plain.hrefs} | links_of(plain.shown)
+    return Said(letters(plain.shown), fingerprint(plain.text), frozenset(links))
+
+
+def tellings(status: Mapping[str, Any]) -> list[Said]:
+    """Return a status' text as its server tells it: out of its HTML, and plain where it does."""
     plain = mapping_at(mapping_at(status, "pleroma"), "content").get("text/plain")
-    told = [one for one in (plain, status.get("text")) if isinstance(one, str) and one]
-    return [plain_of(str(status.get("content") or "")), *told]
+    told = [said_of(one) for one in (plain, status.get("text")) if isinstance(one, str) and one]
+    return [said_in(str(status.get("content") or "")), *told]
 
 
 def moment_of(status: Mapping[str, Any]) -> datetime | None:
@@ -398,9 +420,9 @@ def _older(statuses: Sequence[Mapping[str, Any]], since: datetime) -> bool:
 
 
 def fingerprint(text: str) -> str:
-    """Return the letters and digits of `text`, or its signs where it has none.
+    """Return the letters of `text` outside its links and the hosts of its mentions.
 
-    Servers rewrite links, mentions, spaces, accents (NFC), and smileys into emoji.
+    Servers rewrite those, and spaces, accents (NFC), and smileys into emoji.
     """
     pieces, at = [], 0
     for one in entities(text):
@@ -411,8 +433,29 @@ def fingerprint(text: str) -> str:
         else:
             continue
         at = one.end
-    plain = unicodedata.normalize("NFKD", "".join([*pieces, text[at:]])).casefold()
-    return regex.sub(r"[^\p{L}\p{N}]+", "", plain) or regex.sub(r"[^\p{S}]+", "", plain)
+    return letters("".join([*pieces, text[at:]]))
+
+
+def letters(text: str) -> str:
+    """Return the letters and digits of `text`; its signs, or all of it, where it has none."""
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    found = regex.sub(r"[^\p{L}\p{N}]+", "", plain) or regex.sub(r"[^\p{S}]+", "", plain)
+    return found or "".join(plain.split())
+
+
+def links_of(text: str) -> frozenset[str]:
+    """Return the marks of a text's links."""
+    return frozenset(mark_of(one.url) for one in entities(text) if isinstance(one, Link))
+
+
+def mark_of(href: str) -> str:
+    """Return the letters of an address, which servers encode and trim in their ways."""
+    host = host_of(href)
+    try:
+        host = host.encode("idna").decode("idna")
+    except UnicodeError:
+        return letters(unquote(href))
+    return letters(host + unquote(href.partition("://")[2].partition("/")[2]))
 
 
 _INLINE = frozenset(
@@ -424,26 +467,41 @@ _INLINE = frozenset(
 
 
 class _Plain(HTMLParser):
-    """Gathers the text of a status' HTML; an address that is a link is left out, as in
-    a fingerprint."""
+    """Gathers the text of a status' HTML: `shown` as it is, `text` without linked addresses."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
+        self.shown = ""
+        self.hrefs: list[str] = []
         self.link: tuple[int, str] | None = None
+
+    @classmethod
+    def of(cls, content: str) -> _Plain:
+        """Read HTML."""
+        parser = cls()
+        parser.feed(content)
+        parser.close()
+        return parser
+
+    @property
+    def text(self) -> str:
+        """Return the text without linked addresses."""
+        return "".join(self.pieces).strip()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         told = dict(attrs)
         if tag not in _INLINE:
-            self.pieces.append("\n")
+            self.handle_data("\n")
         elif tag == "img":  # Custom emojis, in servers that put them into the content.
-            self.pieces.append(told.get("alt") or "")
+            self.handle_data(told.get("alt") or "")
         elif tag == "a":
             self.link = (len(self.pieces), told.get("href") or "")
+            self.hrefs.append(self.link[1])
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in _INLINE:
-            self.pieces.append("\n")
+            self.handle_data("\n")
         elif tag == "a" and self.link is not None:
             start, href = self.link
             if shows("".join(self.pieces[start:]), href):
@@ -452,6 +510,7 @@ class _Plain(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.pieces.append(data)
+        self.shown += data
 
 
 def shows(shown: str, href: str) -> bool:
@@ -468,14 +527,6 @@ def host_of(href: str) -> str:
     except ValueError:
         return ""
     return host.removeprefix("www.")
-
-
-def plain_of(content: str) -> str:
-    """Return the text of a status' HTML."""
-    parser = _Plain()
-    parser.feed(content)
-    parser.close()
-    return "".join(parser.pieces).strip()
 
 
 def mapping_at(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
