@@ -33,6 +33,9 @@ def configure(form: str = "console", level: str = "INFO") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    # httpx writes whole addresses at INFO, and some platforms take tokens in the query.
+    for loud in ("httpx", "httpcore"):
+        logging.getLogger(loud).setLevel(logging.WARNING)
     log = logging.getLogger("clickpost")
     if os.environ.get("PREFECT_LOGGING_EXTRA_LOGGERS") == "clickpost":
         return  # Prefect's own handlers write our lines, to the console and to the run's log.

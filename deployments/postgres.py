@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from clickpost.errors import Unavailable
 
@@ -58,12 +59,28 @@ class Postgres:
                 self._server.ensure_pgdata_inited()
                 if first or "Written by ClickPost" not in self._read("postgresql.conf"):
                     self._append("postgresql.conf", self._config)
-                self._server.ensure_postgres_running()
+                self._run()
         except (subprocess.SubprocessError, OSError) as error:
             raise Unavailable(f"PostgreSQL did not start: {self._why(error)}") from None
         if not self._password_file.exists():
             self._locked_up()
         return int(self._server.get_pid() or 0)
+
+    @retry(
+        retry=retry_if_exception_type(
+            (subprocess.SubprocessError, FileNotFoundError, AssertionError)
+        ),
+        stop=stop_after_attempt(4),
+        wait=wait_fixed(2),
+        reraise=True,
+    )
+    def _run(self) -> None:
+        """Run the server; on a machine under load it may take longer than the library waits.
+
+        The library then looks for a log that is not written yet. What it began goes on, so that
+        the next look finds it running.
+        """
+        self._server.ensure_postgres_running()
 
     def stop(self) -> None:
         """Stop it and wait until it is gone; its clients are sent away."""

@@ -8,15 +8,33 @@ are left out (docs/decisions/2026-11-24-prefect-on-embedded-postgres.md).
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
 import re
 from typing import Any
 
 import uvicorn
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 _TRIGRAM = re.compile(r"gin_trgm_ops|EXTENSION\s+IF\s+NOT\s+EXISTS\s+pg_trgm", re.IGNORECASE)
 _MADE = re.compile(r"INDEX\s+(?:CONCURRENTLY\s+)?(?:IF\s+NOT\s+EXISTS\s+)?(\w+)", re.IGNORECASE)
+
+
+async def has_trigrams(address: str | None) -> bool:
+    """Say whether the server behind `address` offers pg_trgm."""
+    if address is None:
+        return True
+    engine = create_async_engine(address)
+    try:
+        async with engine.connect() as connection:
+            answer = await connection.execute(
+                text("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_trgm'")
+            )
+            return bool(answer.scalar_one())
+    finally:
+        await engine.dispose()
 
 
 def leave_trigrams_out() -> None:
@@ -43,9 +61,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=4200)
-    parser.add_argument("--without-trigrams", action="store_true")
     given = parser.parse_args()
-    if given.without_trigrams:
+    if not asyncio.run(has_trigrams(os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL"))):
         leave_trigrams_out()
     from prefect.server.api.server import create_app
 

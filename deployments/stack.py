@@ -18,7 +18,7 @@ import psutil
 from clickpost.errors import Unavailable
 from clickpost.settings import PROJECT, Settings
 from clickpost.store.database import migrate
-from deployments import runs
+from deployments import prefect_database, runs
 from deployments.postgres import Postgres
 from deployments.processes import PYTHON, Part, Processes, memory_of
 
@@ -139,7 +139,10 @@ class Stack:
     def _database(self, say: Say, started: list[str]) -> str:
         """Start the embedded PostgreSQL unless a URL names another; return our database's URL."""
         if self.settings.database_url is not None:
-            return self.settings.database_url.get_secret_value()
+            url = self.settings.database_url.get_secret_value()
+            if not self.settings.prefect_api_url:
+                _write_secret(self.home / "prefect.url", prefect_database.beside(url))
+            return url
         server = Postgres(self.home)
         if server.pid() is None:
             say("starting postgres")
@@ -148,6 +151,7 @@ class Stack:
         server.make("clickpost", "prefect")
         url = server.url("clickpost")
         _write_secret(self.home / "database.url", url)
+        _write_secret(self.home / "prefect.url", server.url("prefect", "postgresql+asyncpg"))
         return url
 
     def _database_status(self) -> PartStatus:
@@ -195,6 +199,9 @@ class Stack:
         for name in ("policies", "media", "public_url", "log_format", "log_level"):
             if value := getattr(self.settings, name):
                 said[f"CLICKPOST_{name.upper()}"] = str(value)
+        for name in ("database_url", "master_key", "master_key_old"):
+            if secret := getattr(self.settings, name):
+                said[f"CLICKPOST_{name.upper()}"] = secret.get_secret_value()
         return said | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
 
     def _prefect_client(self) -> dict[str, str]:
@@ -226,16 +233,11 @@ class Stack:
                 "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             }
         )
-        if self.settings.database_url is None and (self.home / "database.url").exists():
-            url = (self.home / "database.url").read_text().strip()
-            url = url.replace("/clickpost?", "/prefect?")
-            environment["PREFECT_API_DATABASE_CONNECTION_URL"] = url.replace(
-                "postgresql://", "postgresql+asyncpg://"
-            )
+        file = self.home / "prefect.url"
+        if file.exists():
+            environment["PREFECT_API_DATABASE_CONNECTION_URL"] = file.read_text().strip()
         command: tuple[str, ...] = (PYTHON, "-m", "deployments.prefect_server")
         command += ("--host", host, "--port", str(port))
-        if self.settings.database_url is None:
-            command += ("--without-trigrams",)
         health = f"http://{host}:{port}/api/health"
         return Part("prefect", command, port, "CLICKPOST_PREFECT_PORT", health, environment, 120)
 

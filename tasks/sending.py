@@ -357,9 +357,21 @@ async def reconcile(delivery_id: str) -> Step:
         verdict = publishing.verdict_of(error, 1)
         if verdict.name == "expired":
             await _refreshed(house, delivery.id, connection, policy)
+        if verdict.name == "reauthorize":
+            return await _cannot_look(house, delivery, verdict)
         log.info("look failed", delivery_id=delivery.id, error=type(error).__name__)
         return Step(State.UNKNOWN, max(verdict.wait, 5.0))
     return await _judged(house, delivery, policy, found)
+
+
+async def _cannot_look(house: House, delivery: Delivery, verdict: Verdict) -> Step:
+    """Leave an unknown outcome until its account is connected again."""
+    reason = f"sent, outcome unknown, and no leave to look: {verdict.reason}"
+    await house.store.set_connection_status(
+        delivery.connection_id, "paused", verdict.reason or "the grant is gone"
+    )
+    await house.store.note(delivery.id, reason=reason, who_acts=Reauthorize.who_acts)
+    return Step(State.UNKNOWN, parked=True)
 
 
 async def _look(

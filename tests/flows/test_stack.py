@@ -9,12 +9,17 @@ import time
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
+from pydantic import SecretStr
 
 from clickpost.errors import Unavailable
 from clickpost.settings import Settings
+from deployments.postgres import Postgres
 from deployments.processes import Part, refuse_taken
+from deployments.registry import DEPLOYMENTS
 from deployments.stack import Stack
+from tests.flows.conftest import free_ports
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(150)]
 
@@ -41,7 +46,7 @@ def test_secrets_of_the_stack_are_in_no_command_line_and_no_open_file(stack: Sta
     password = (stack.home / "postgres.password").read_text().strip()
     for one in psutil.process_iter(["cmdline"]):
         assert password not in " ".join(one.info["cmdline"] or [])
-    for name in ("postgres.password", "master.key", "database.url"):
+    for name in ("postgres.password", "master.key", "database.url", "prefect.url"):
         assert (stack.home / name).stat().st_mode & 0o077 == 0
 
 
@@ -68,6 +73,40 @@ def test_an_up_that_fails_halfway_leaves_no_process(tmp_path: Path) -> None:
             Stack(settings).up()
     left = [one for one in psutil.process_iter(["cmdline"]) if _is_of(one, tmp_path)]
     assert left == []
+
+
+def test_an_existing_server_is_used_by_its_address_and_prefect_sits_beside_us(
+    tmp_path: Path,
+) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    server = Postgres(tmp_path / "elsewhere", lasting=False)
+    server.start()
+    prefect, gateway = free_ports(2)
+    settings = Settings(
+        home=tmp_path / "home",
+        database_url=SecretStr(server.url()),
+        prefect_port=prefect,
+        gateway_port=gateway,
+    )
+    stack = Stack(settings)
+    try:
+        stack.up()
+        states = {one.name: one.state for one in stack.up()}
+        assert states == {
+            "postgres": "external",
+            "prefect": "running",
+            "worker": "running",
+            "gateway": "running",
+            "sandbox": "stopped",
+        }
+        assert not (stack.home / "postgres").exists()
+        with psycopg.connect(server.url("postgres_prefect")) as connection:
+            found = connection.execute("SELECT count(*) FROM deployment").fetchone()
+        assert found == (len(DEPLOYMENTS),)
+    finally:
+        stack.down()
+        server.stop()
 
 
 def _is_of(process: psutil.Process, folder: Path) -> bool:
