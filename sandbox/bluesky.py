@@ -24,7 +24,12 @@ PEOPLE = {
     "bob.test": "did:plc:bobbobbobbobbobbobbobbob",
     "alice.test": "did:plc:alicealicealicealicealic",
 }
-IMAGE_LIMIT, VIDEO_LIMIT = 2_000_000, 300_000_000
+IMAGE_LIMIT, VIDEO_LIMIT, BLOB_LIMIT = 2_000_000, 300_000_000, 52_428_800
+#: The name by which the server knows itself; from outside it may be reached by another.
+HOST = "pds.sandbox.test"
+FEATURES = {"link": "uri", "mention": "did", "tag": "tag"}
+MOMENT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,20})?(Z|[+-]\d\d:\d\d)$")
+LANGUAGE = re.compile(r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$")
 STEPS = {
     "com.atproto.server.createSession": "session",
     "com.atproto.server.refreshSession": "refresh",
@@ -105,13 +110,14 @@ class Bluesky:
         if found is None or parts[0] != kind:
             raise Refused(400, "InvalidToken", "Token could not be verified")
         if found["revoked"]:
-            raise Refused(400, "InvalidToken", "Token has been revoked")
+            code = "ExpiredToken" if kind == "refresh" else "InvalidToken"
+            raise Refused(400, code, "Token has been revoked")
         if kind == "access" and (found["expired"] or int(parts[2]) < found["generation"]):
             raise Refused(400, "ExpiredToken", "Token has expired")
         return found
 
     def session(self, account: dict[str, Any]) -> dict[str, Any]:
-        """Open a session: tokens of a new generation."""
+        """Open a session: tokens of a new generation, and where the account lives."""
         account["generation"] += 1
         account["expired"] = False
         self.state.touch()
@@ -121,6 +127,10 @@ class Bluesky:
             "refreshJwt": f"refresh.{tail}",
             "did": account["id"],
             "handle": account["handle"],
+            "didDoc": did_document(account),
+            "email": "somebody@example.org",
+            "emailConfirmed": True,
+            "emailAuthFactor": False,
             "active": True,
         }
 
@@ -141,7 +151,9 @@ class Bluesky:
 
     async def do_createSession(self, request: Request) -> Any:  # noqa: N802
         said = await self.body(request)
-        account = self.state.by_credential("bluesky", "identifier", str(said.get("identifier")))
+        who = str(said.get("identifier"))
+        account = self.state.by_credential("bluesky", "identifier", who)
+        account = account or self.state.accounts["bluesky"].get(who)
         if account is None or account["credentials"]["app_password"] != said.get("password"):
             raise Refused(401, "AuthenticationRequired", "Invalid identifier or password")
         account["revoked"] = False
@@ -174,7 +186,7 @@ class Bluesky:
         if not mime:
             raise invalid("Request encoding (Content-Type) required but not provided")
         path, digest, size = await self.state.receive(request.stream())
-        if size > 52_428_800 and not mime.startswith("video/"):
+        if size > BLOB_LIMIT:
             raise Refused(413, "PayloadTooLarge", "request entity too large")
         facts = await inspect(path)
         return {"blob": self.blob(digest, facts.get("mime", mime), size, facts)}
@@ -188,12 +200,11 @@ class Bluesky:
 
     async def do_getServiceAuth(self, request: Request) -> Any:  # noqa: N802
         account = self.account(request)
-        if not request.query_params.get("aud", "").startswith("did:"):
-            raise invalid("Error: Params must have the property aud")
-        if int(request.query_params.get("exp", "0")) > time.time() + 3600:
-            raise Refused(
-                400, "BadExpiration", "cannot request a token with an expiration past an hour"
-            )
+        if request.query_params.get("aud") != f"did:web:{HOST}":
+            raise invalid("aud is not this server, on which the video service shall put a blob")
+        left = int(request.query_params.get("exp", "0")) - time.time()
+        if "exp" in request.query_params and not 0 < left <= 3600:
+            raise Refused(400, "BadExpiration", "expiration is in past or past an hour")
         return {"token": f"service.{account['id']}.{request.query_params.get('lxm')}"}
 
     async def do_uploadVideo(self, request: Request) -> Any:  # noqa: N802
@@ -260,7 +271,7 @@ class Bluesky:
         account = self.account(request)
         said = await self.body(request)
         self.wellformed(said, account, set())
-        rkey = said.get("rkey") or f"3{secrets.token_hex(6)}"
+        rkey = said.get("rkey") or "3" + "".join(secrets.choice("234567abcdef") for _ in range(12))
         known = self.state.posts.get(f"bluesky/{rkey}")
         if known is not None and not known["deleted"]:
             raise Refused(500, "InternalServerError", "Internal Server Error")
@@ -274,7 +285,7 @@ class Bluesky:
         if unknown:
             raise invalid(f"Unexpected field {sorted(unknown)[0]}")
         if said.get("repo") not in (account["id"], account["handle"]):
-            raise invalid("repo does not match the authenticated user")
+            raise Refused(403, "AccountNotFound", "Account not found")
         if said.get("collection") != "app.bsky.feed.post":
             raise invalid("Unsupported collection")
         self.valid(said.get("record"))
@@ -283,35 +294,47 @@ class Bluesky:
         """Refuse a record that is no app.bsky.feed.post."""
         where = "Invalid app.bsky.feed.post record: "
         if not isinstance(record, dict) or record.get("$type") != "app.bsky.feed.post":
-            raise Refused(400, "InvalidRecord", where + "Record/$type must be app.bsky.feed.post")
+            raise Refused(400, "InvalidRequest", where + "Record/$type must be app.bsky.feed.post")
         if unknown := set(record) - POST_KEYS:
-            raise Refused(400, "InvalidRecord", where + f"Unknown property {sorted(unknown)[0]}")
+            raise Refused(400, "InvalidRequest", where + f"Unknown property {sorted(unknown)[0]}")
         text, made = record.get("text"), record.get("createdAt")
         if not isinstance(text, str) or not isinstance(made, str):
-            raise Refused(400, "InvalidRecord", where + "Record must have the property text")
+            raise Refused(400, "InvalidRequest", where + "Record must have the property text")
         if len(text.encode()) > 3000:
             raise Refused(
-                400, "InvalidRecord", where + "text must not be longer than 3000 characters"
+                400, "InvalidRequest", where + "text must not be longer than 3000 characters"
             )
         if len(regex.findall(r"\X", text)) > 300:
             raise Refused(
-                400, "InvalidRecord", where + "text must not be longer than 300 graphemes"
+                400, "InvalidRequest", where + "text must not be longer than 300 graphemes"
             )
+        if not MOMENT.match(made):
+            raise invalid(where + "createdAt must be a valid atproto datetime")
         for facet in record.get("facets", []):
-            index = facet.get("index", {})
-            piece = text.encode()[index.get("byteStart", 0) : index.get("byteEnd", 0)]
-            try:
-                fine = bool(piece.decode()) and bool(facet["features"][0]["$type"])
-            except (UnicodeDecodeError, KeyError, IndexError):
-                fine = False
-            if not fine:
-                raise Refused(400, "InvalidRecord", where + "facet index out of text")
+            if not pointed(facet, text.encode()):
+                raise invalid(where + "facet index out of text, or no known feature")
+        self.valid_words(record, where)
         self.valid_embed(record.get("embed"), where)
         for side in ("root", "parent") if record.get("reply") else ():
             ref = record["reply"].get(side, {})
             known = self.state.posts.get("bluesky/" + str(ref.get("uri", "")).rsplit("/", 1)[-1])
             if known is None or known["cid"] != ref.get("cid"):
-                raise Refused(400, "InvalidRecord", where + f"reply/{side} is no strong reference")
+                raise Refused(400, "InvalidRequest", where + f"reply/{side} is no strong reference")
+
+    def valid_words(self, record: dict[str, Any], where: str) -> None:
+        """Refuse languages, tags and labels that the lexicon refuses."""
+        langs, tags = record.get("langs", []), record.get("tags", [])
+        if len(langs) > 3 or not all(LANGUAGE.match(str(one)) for one in langs):
+            raise invalid(where + "langs must be at most 3 well-formed BCP 47 language tags")
+        if len(tags) > 8 or any(len(regex.findall(r"\X", str(one))) > 64 for one in tags):
+            raise invalid(where + "tags must be at most 8 of at most 64 graphemes")
+        labels = record.get("labels")
+        if labels is None:
+            return
+        values = labels.get("values")
+        shaped = labels.get("$type") == "com.atproto.label.defs#selfLabels" and values
+        if not shaped or not all(set(one) == {"val"} for one in values):
+            raise invalid(where + "labels must be self labels")
 
     def valid_embed(self, embed: Any, where: str) -> None:
         """Refuse embeds of wrong shape, size or unknown blobs."""
@@ -323,17 +346,21 @@ class Bluesky:
             images = embed.get("images", [])
             if not 0 < len(images) <= 4:
                 raise Refused(
-                    400, "InvalidRecord", where + "embed/images must not have more than 4"
+                    400, "InvalidRequest", where + "embed/images must not have more than 4"
                 )
             if any(not isinstance(one.get("alt"), str) for one in images):
                 raise Refused(
-                    400, "InvalidRecord", where + "embed/images/0 must have the property alt"
+                    400, "InvalidRequest", where + "embed/images/0 must have the property alt"
                 )
             blobs = [(one.get("image", {}), "image/", IMAGE_LIMIT) for one in images]
         elif kind == "app.bsky.embed.video":
             blobs = [(embed.get("video", {}), "video/mp4", VIDEO_LIMIT)]
+            if len(regex.findall(r"\X", str(embed.get("alt", "")))) > 1000:
+                raise invalid(where + "embed/alt must not be longer than 1000 graphemes")
         else:
-            raise Refused(400, "InvalidRecord", where + "embed is of no known type")
+            raise invalid(where + "embed is of no known type")
+        if not all(has_shape(one) for one in embed.get("images", [embed])):
+            raise invalid(where + "aspectRatio must have a positive width and height")
         for blob, mime, limit in blobs:
             cid = blob.get("ref", {}).get("$link")
             if cid not in self.state.things:
@@ -381,6 +408,9 @@ class Bluesky:
         return post
 
     async def do_getRecord(self, request: Request) -> Any:  # noqa: N802
+        repo, known = request.query_params.get("repo"), self.state.accounts["bluesky"].values()
+        if repo not in {row[key] for row in known for key in ("id", "handle")}:
+            raise invalid("Could not locate record")  # The account is not on this server.
         post = self.record(request)
         if post is None:
             where = f"at://{request.query_params.get('repo')}/…/{request.query_params.get('rkey')}"
@@ -403,6 +433,36 @@ class Bluesky:
             post["deleted"], post["deleted_at"] = True, iso()
             self.state.touch()
         return {}
+
+
+def did_document(account: dict[str, Any]) -> dict[str, Any]:
+    """Return who an account is and on which server it lives."""
+    service = {"id": "#atproto_pds", "type": "AtprotoPersonalDataServer"}
+    return {
+        "id": account["id"],
+        "alsoKnownAs": [f"at://{account['handle']}"],
+        "service": [service | {"serviceEndpoint": f"https://{HOST}"}],
+    }
+
+
+def pointed(facet: dict[str, Any], text: bytes) -> bool:
+    """Say whether a facet covers whole characters of `text` and says something about them."""
+    try:
+        index, features = facet["index"], facet["features"]
+        piece = text[index["byteStart"] : index["byteEnd"]].decode()
+        kinds = [one["$type"].removeprefix("app.bsky.richtext.facet#") for one in features]
+        said = all(one[FEATURES[kind]] for one, kind in zip(features, kinds, strict=True))
+    except (UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(piece) and bool(kinds) and said and index["byteEnd"] <= len(text)
+
+
+def has_shape(shown: dict[str, Any]) -> bool:
+    """Say whether an image or a video tells a possible shape, or none."""
+    ratio = shown.get("aspectRatio")
+    if ratio is None:
+        return True
+    return all(isinstance(ratio.get(side), int) and ratio[side] > 0 for side in ("width", "height"))
 
 
 def cid_of(record: dict[str, Any]) -> str:
