@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import httpx
@@ -42,7 +42,7 @@ from clickpost.errors import (
     TokenExpired,
     UnexpectedResponse,
 )
-from clickpost.wording import Link, Mention, Tag, entities
+from clickpost.wording import Entity, Link, Mention, Tag, entities
 from connectors._api import Api, Problem, json_of, plain_problem, text_at
 from connectors._files import stream
 
@@ -271,24 +271,18 @@ class Connector:
 
     async def _people(self, text: str) -> dict[str, str]:
         """Return the DIDs of the handles that `text` mentions; who is not found stays text."""
+        named = (one.name.lower() for one in entities(text) if mentions(one))
         found: dict[str, str] = {}
-        for one in entities(text):
-            if not isinstance(one, Mention) or one.host:
-                continue
-            handle = one.name.lower()
-            if handle in found or not _HANDLE.fullmatch(handle):
-                continue
-            try:
-                answer = await self._call(
-                    "GET",
-                    "com.atproto.identity.resolveHandle",
-                    step="resolve",
-                    params={"handle": handle},
-                )
-                found[handle] = text_at(answer, "did", call="resolveHandle")
-            except (NotFound, PlatformRejected, UnexpectedResponse):
-                continue
+        for handle in dict.fromkeys(named):
+            with suppress(NotFound, PlatformRejected, UnexpectedResponse):
+                found[handle] = await self._resolved(handle)
         return found
+
+    async def _resolved(self, handle: str) -> str:
+        answer = await self._call(
+            "GET", "com.atproto.identity.resolveHandle", step="resolve", params={"handle": handle}
+        )
+        return text_at(answer, "did", call="resolveHandle")
 
     async def _call(
         self,
@@ -367,6 +361,15 @@ class Connector:
 
 class _NoVideoService(Exception):
     """This server has no video service; a blob of the server itself will do."""
+
+
+def mentions(one: Entity) -> TypeGuard[Mention]:
+    """Say whether `one` names somebody by what the AT Protocol calls a handle."""
+    return (
+        isinstance(one, Mention)
+        and one.host is None
+        and _HANDLE.fullmatch(one.name.lower()) is not None
+    )
 
 
 def local(url: str) -> bool:
