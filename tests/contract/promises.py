@@ -171,8 +171,9 @@ async def _unknown_but_there(stage: Stage, what: str) -> None:
     await stage.order(what)
     with pytest.raises(OutcomeUnknown):
         await made.publish(ready, KEY)
-    found = await made.find(sought(ready, since))
-    assert isinstance(found, Receipt | Pending), "a look does not find it"
+    if "find" in stage.policy.capabilities:
+        found = await made.find(sought(ready, since))
+        assert isinstance(found, Receipt | Pending), "a look does not find it"
     assert len(await stage.posts()) == 1
 
 
@@ -183,7 +184,8 @@ async def a_call_dropped_before_is_unknown_and_a_look_finds_nothing(stage: Stage
     await stage.order("drop_before")
     with pytest.raises(OutcomeUnknown):
         await made.publish(ready, KEY)
-    assert await made.find(sought(ready, since)) is Absence.NOT_THERE
+    if "find" in stage.policy.capabilities:
+        assert await made.find(sought(ready, since)) is Absence.NOT_THERE
     await settled(made, await made.publish(ready, KEY))
     assert len(await stage.posts()) == 1
 
@@ -244,6 +246,8 @@ async def a_refresh_that_loses_its_answer_disconnects_nobody(stage: Stage) -> No
 
 @promise
 async def deleting_twice_is_fine(stage: Stage) -> None:
+    if "delete" not in stage.policy.capabilities:
+        pytest.skip("it deletes nothing")
     made, ready = await stage.ready(**stage.case.delete_options)
     receipt = await settled(made, await made.publish(ready, KEY))
     await made.delete(receipt)
@@ -258,7 +262,7 @@ async def deleting_twice_is_fine(stage: Stage) -> None:
 @promise
 async def preparing_again_from_what_is_known_uploads_nothing_twice(stage: Stage) -> None:
     made = await stage.connector()
-    what = stage.message(media=(clip(stage.files),))
+    what = stage.message(media=(clip(stage.files),) if stage.policy.video.max else ())
     ready = await prepared(made, what)
     before = len(await stage.requests())
     again = await made.prepare(what, KEY, ready)
