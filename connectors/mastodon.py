@@ -450,12 +450,7 @@ def links_of(text: str) -> frozenset[str]:
 
 def mark_of(href: str) -> str:
     """Return the letters of an address, which servers encode and trim in their ways."""
-    host = host_of(href)
-    try:
-        host = host.encode("idna").decode("idna")
-    except UnicodeError:
-        return letters(unquote(href))
-    return letters(host + unquote(href.partition("://")[2].partition("/")[2]))
+    return letters(host_of(href) + unquote(href.partition("://")[2].partition("/")[2]))
 
 
 _INLINE = frozenset(
@@ -521,10 +516,11 @@ def shows(shown: str, href: str) -> bool:
 
 
 def host_of(href: str) -> str:
-    """Return the host of an address without `www.`; nothing for what is none."""
+    """Return the host of an address as people read it, without `www.`; nothing for what is none."""
     try:
         host = urlsplit(href).hostname or ""
-    except ValueError:
+        host = host.encode("idna").decode("idna")
+    except ValueError:  # Also what no encoding can carry.
         return ""
     return host.removeprefix("www.")
 
