@@ -133,3 +133,9 @@ def test_no_tracked_file_names_a_machine() -> None:
 def test_a_change_log_is_kept() -> None:
     text = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## ", text, re.M)
+
+
+def test_a_machine_is_noticed_and_an_address_is_not() -> None:
+    assert MACHINE.search("see " + "/home" + "/alice/clickpost")
+    assert not MACHINE.search("https://parrot.example/home/alice")
+    assert not MACHINE.search("`tests/work/x`")
