@@ -132,7 +132,8 @@ def _varied(wish: Wish, variant: Wording, media: tuple[Enclosed, ...]) -> Wish:
     if variant.tags is not None:
         said["tags"] = tuple(variant.tags)
     if variant.media is not None:
-        by_file = {item.file: item for item in media}
+        # What an earlier variant said of a file stays, where that variant had the file.
+        by_file = {item.file: item for item in (*media, *wish.media)}
         said["media"] = tuple(by_file[file] for file in variant.media)
     chosen = said.get("media", wish.media)
     said["media"] = tuple(

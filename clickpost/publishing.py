@@ -26,6 +26,7 @@ from clickpost.errors import (
     Reauthorize,
     TokenExpired,
     Transient,
+    UnexpectedResponse,
 )
 from clickpost.policy.shape import PlatformPolicy
 
@@ -186,10 +187,13 @@ def verdict_of(outcome: Receipt | Pending | BaseException, attempts: int) -> Ver
             return Verdict("reauthorize", State.HELD, _reason(outcome), outcome.who_acts)
         case PlatformRejected():
             return Verdict("rejected", State.FAILED, _reason(outcome), outcome.who_acts)
+        case UnexpectedResponse(status=int(status)) if 200 <= status < 300:
+            # It said yes, in words that we cannot read: the post may be there.
+            return Verdict("unknown", State.UNKNOWN, _reason(outcome), OutcomeUnknown.who_acts)
         case PlatformError():
-            return Verdict("unexpected", State.FAILED, _reason(outcome), outcome.who_acts)
+            return Verdict("unexpected", State.FAILED, _reason(outcome), _somebody(outcome))
         case ClickPostError():
-            return Verdict("refused", State.FAILED, str(outcome), outcome.who_acts)
+            return Verdict("refused", State.FAILED, str(outcome), _somebody(outcome))
         case BaseException():
             return Verdict("unknown", State.UNKNOWN, type(outcome).__name__, "nobody yet")
 
@@ -199,6 +203,11 @@ def _again(name: str, error: PlatformError, attempts: int, wait: float) -> Verdi
         reason = f"{_reason(error)} ({attempts} attempts)"
         return Verdict(name, State.FAILED, reason, "an operator")
     return Verdict(name, State.READY, _reason(error), error.who_acts, wait=wait, again=True)
+
+
+def _somebody(error: ClickPostError) -> str:
+    """Return who acts on a delivery that has failed, which is never nobody."""
+    return "an operator" if error.who_acts.startswith("nobody") else error.who_acts
 
 
 def _reason(error: PlatformError) -> str:

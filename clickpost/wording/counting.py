@@ -63,7 +63,7 @@ def _shortened(text: str, links: int, mentions: bool) -> str:
     for found in entities(text):
         if isinstance(found, Link) and not found.bare:
             pieces += [text[at : found.start], "x" * links]
-        elif mentions and isinstance(found, Mention) and found.host is not None:
+        elif mentions and isinstance(found, Mention) and found.host and found.name.isascii():
             pieces += [text[at : found.start], f"@{found.name}"]
         else:
             continue

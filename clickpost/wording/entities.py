@@ -122,9 +122,11 @@ _BARE_ENDS = frozenset(
         "media",
     ]
 )
-_HOST = r"(?:[\p{L}\p{N}](?:[\p{L}\p{N}_-]{0,62})\.)++[\p{L}\p{N}][\p{L}\p{N}-]{1,62}"
+_LABEL = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}_-]{0,62}"
+_HOST = rf"{_LABEL}(?:\.{_LABEL})++"
 _URL = regex.compile(
-    r"(?<![\p{L}\p{N}@/_.-])https?://[^\s<>\"\u2018\u2019\u201c\u201d\u00ab\u00bb\u3000-\u3002\uff0c]+",
+    # As on Mastodon, a letter of another script than ours may stand right before a link.
+    r"(?<![a-zA-Z0-9@＠$#＃/\u202a-\u202e])https?://[^\s<>\"\u2018\u2019\u201c\u201d\u00ab\u00bb\u3000-\u3002\uff0c]+",
     regex.IGNORECASE,
 )
 _BARE = regex.compile(
@@ -133,7 +135,7 @@ _BARE = regex.compile(
     regex.IGNORECASE,
 )
 _MENTION = regex.compile(
-    r"(?<![\p{L}\p{N}_@/.\-+])@([\p{L}\p{N}_](?:[\p{L}\p{N}_.-]{0,250}[\p{L}\p{N}_])?)"
+    r"(?<![\p{L}\p{M}\p{N}_@/=+])@([\p{L}\p{N}_](?:[\p{L}\p{N}_.-]{0,250}[\p{L}\p{N}_])?)"
     rf"(?:@({_HOST}|localhost)(?::\d{{2,5}})?)?(?![@\p{{L}}\p{{N}}])",
 )
 _TAG = regex.compile(
@@ -228,8 +230,9 @@ def _urls(text: str) -> Iterator[tuple[int, int]]:
 
 def _bares(text: str) -> Iterator[tuple[int, int]]:
     for match in _BARE.finditer(text):
-        host = match[1].lower()
-        if host.rpartition(".")[2] in _BARE_ENDS:
+        end = match[1].rpartition(".")[2]
+        # `The end.It was` lacks a space; it is no link to Italy.
+        if end.lower() in _BARE_ENDS and not end.istitle():
             shown = trimmed(match[0])
             yield match.start(), match.start() + len(shown)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import regex
@@ -11,8 +11,8 @@ import regex
 from clickpost.draft import Fit
 from clickpost.errors import ContentRejected, Fault
 from clickpost.policy.shape import AltRules, PlatformPolicy, TagRules, TextRules
-from clickpost.wording.counting import measure, units_of
-from clickpost.wording.entities import Mention, Tag, entities
+from clickpost.wording.counting import graphemes, measure, units_of
+from clickpost.wording.entities import Link, Mention, Tag, entities
 
 _GRAPHEME = regex.compile(r"\X")
 _CONTROL = regex.compile(r"[\p{Cc}--[\n\t]]", regex.V1)
@@ -21,13 +21,19 @@ _SURROGATE = regex.compile(r"[\ud800-\udfff]")
 _OPENS = {"\u2066", "\u2067", "\u2068"}
 _CLOSES = "\u2069"
 _ELLIPSIS = "…"
+#: What belongs to the character before it, even to a space.
+_ATTACHED = r"[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]"
+_SPACES = rf"(?:\s(?!{_ATTACHED}))+"
 #: Where a text may be parted, the best place first: paragraph, line, sentence, word.
 _SEAMS = (
     regex.compile(r"\n\s*\n\s*"),
     regex.compile(r"\n\s*"),
-    regex.compile(r"(?<=[.!?…。！？][\"'”’)»]?)\s+|(?<=[。！？])"),
-    regex.compile(r"\s+"),
+    regex.compile(rf"(?<=[.!?…。！？][\"'”’)»]?){_SPACES}|(?<=[。！？])(?!{_ATTACHED})"),
+    regex.compile(_SPACES),
 )
+#: A word longer than most dictionaries have: a text without spaces, which may be cut anywhere.
+_ENDLESS = regex.compile(r"\s*\S{40}")
+_LEADING = regex.compile(rf"^{_SPACES}")
 _UNITS = {
     "graphemes": "graphemes",
     "mastodon": "characters",
@@ -75,17 +81,17 @@ def fit(
     and `kinds` (image or video) are theirs, in order.
     """
     work = _Work()
-    text = _clean(text, "text", work)
+    body = text = _clean(text, "text", work)
     title = _clean(title, "title", work)
     spoiler = _clean(spoiler, "spoiler", work) if policy.spoiler else ""
     kept_tags = _tags(tags, policy, work)
     if policy.tags is None or policy.title_rules is None:
-        text = _with_hashtags(text, kept_tags, policy, spoiler)
+        text = _with_hashtags(text, kept_tags)
         kept_tags = ()
     _forbidden(text, policy.text, "text", work)
     _counts(text, policy.text, work)
     _presence(text, policy, media, work)
-    parts = _parts(text, policy, how, spoiler, work)
+    parts = _parts(text, text.removeprefix(body) if body else "", policy, how, spoiler, work)
     heading = _heading(title, text, policy, work)
     worded_alts = tuple(
         _alt(alt, kind, policy.alt, how, number, work)
@@ -155,7 +161,7 @@ def _too_long(text: str, rules: TextRules, reserved: int, name: str) -> list[Fau
 
 
 def _parts(
-    text: str, policy: PlatformPolicy, how: Fit, spoiler: str, work: _Work
+    text: str, tail: str, policy: PlatformPolicy, how: Fit, spoiler: str, work: _Work
 ) -> tuple[str, ...]:
     rules = policy.text
     reserved = units_of(spoiler, rules.count, rules.links) if spoiler else 0
@@ -164,38 +170,58 @@ def _parts(
     if rules.limit is not None and reserved >= rules.limit:
         work.faults += _too_long(text, rules, reserved, "spoiler and text")
         return (text,)
-    if how == "shorten":
-        short = shorten(text, rules, reserved)
+    if how == "shorten" and (short := _shortest(text, tail, rules, reserved)):
         before, after = measure(text, rules).units, measure(short, rules).units
         work.notes.append(f"text: shortened from {before} to {after} {_UNITS[rules.count]}")
         return (short,)
-    if how == "thread" and policy.thread.supported:
-        parts = thread(text, rules, reserved)
+    if how == "thread" and policy.thread.supported and (parts := thread(text, rules, reserved)):
         work.notes.append(f"text: sent as a thread of {len(parts)}")
         return parts
     work.faults += _too_long(text, rules, reserved, "text")
-    if how == "thread":
+    if how == "thread" and not policy.thread.supported:
         work.faults.append(Fault("fit", "refuse or shorten", "thread, which is not possible here"))
+    elif how != "refuse":
+        limit = "links, mentions, tags and characters that fit"
+        work.faults.append(Fault("text", limit, "one that fits into no part"))
     return (text,)
 
 
-def shorten(text: str, rules: TextRules, reserved: int = 0) -> str:
-    """Return the longest beginning of `text` that fits, cut at a word, with an ellipsis."""
-    if _room(text, rules, reserved):
-        return text
-    cut = _longest(text, rules, reserved, _ELLIPSIS)
-    return _closed(text[:cut].rstrip()) + _ELLIPSIS
+def _shortest(text: str, tail: str, rules: TextRules, reserved: int) -> str:
+    """Shorten what stands before the hashtags of `tail`, or everything where that is too little."""
+    body = text.removesuffix(tail) if tail else text
+    return shorten(body, rules, reserved, tail) or shorten(text, rules, reserved)
 
 
-def _longest(text: str, rules: TextRules, reserved: int, ending: str) -> int:
-    """Return where to cut so that the beginning, closed and with `ending`, fits."""
+def shorten(text: str, rules: TextRules, reserved: int = 0, tail: str = "") -> str:
+    """Return the longest beginning of `text` that fits, cut at a word, with an ellipsis.
+
+    `tail` follows in full. Returns "" where not even the first link or character fits.
+    """
+    if _room(text + tail, rules, reserved):
+        return text + tail
+    links = {one.end for one in entities(text) if isinstance(one, Link)}
+
+    def cut_at(cut: int) -> str:
+        kept = text[:cut].rstrip()
+        # Some servers take an ellipsis for the link's last character.
+        gap = " " if len(kept) in links else ""
+        return f"{_closed(kept)}{gap}{_ELLIPSIS}{tail}"
+
+    cut = _longest(text, rules, reserved, cut_at)
+    return cut_at(cut) if cut else ""
+
+
+def _longest(text: str, rules: TextRules, reserved: int, cut_at: Callable[[int], str]) -> int:
+    """Return where to cut so that `cut_at` fits: at a word unless that wastes half the room."""
 
     def fits(cut: int) -> bool:
-        return _room(_closed(text[:cut].rstrip()) + ending, rules, reserved)
+        return _room(cut_at(cut), rules, reserved)
 
-    words = _cuts(text, _SEAMS[3].finditer(text))
-    best = _last_that(words, fits)
-    return best if best else _last_that(_cuts(text, _GRAPHEME.finditer(text), ends=True), fits)
+    word = _last_that(_cuts(text, _SEAMS[3].finditer(text)), fits)
+    if word and not _ENDLESS.match(text, word):
+        return word
+    anywhere = _last_that(_cuts(text, _GRAPHEME.finditer(text), ends=True), fits)
+    return word if word * 2 >= anywhere else anywhere
 
 
 def _cuts(text: str, seams: Iterable[regex.Match[str]], *, ends: bool = False) -> list[int]:
@@ -206,14 +232,14 @@ def _cuts(text: str, seams: Iterable[regex.Match[str]], *, ends: bool = False) -
         place = seam.end() if ends else seam.start()
         while number < len(held) and held[number][1] <= place:
             number += 1
-        if number == len(held) or not held[number][0] < place < held[number][1]:
+        inside = number < len(held) and held[number][0] < place < held[number][1]
+        if place and not inside:
             places.append(place)
     return places
 
 
-def _last_that(places: list[int], fits: object) -> int:
+def _last_that(places: list[int], fits: Callable[[int], bool]) -> int:
     """Return the greatest place that fits, by bisection; 0 where none does."""
-    assert callable(fits)
     low, high = 0, len(places)
     while low < high:
         middle = (low + high) // 2
@@ -240,32 +266,29 @@ def _closed(text: str) -> str:
 def thread(text: str, rules: TextRules, reserved: int = 0) -> tuple[str, ...]:
     """Return `text` in parts that each fit, parted at paragraphs, sentences, then words.
 
-    Nothing is lost but white space at the seams.
+    Nothing is lost but white space at the seams. Returns () where a link or character fits nowhere.
     """
     parts: list[str] = []
     rest = text
     while rest and not _room(rest, rules, reserved):
         cut = _seam(rest, rules, reserved)
+        if not cut:
+            return ()
         parts.append(_closed(rest[:cut].rstrip()))
-        rest = rest[cut:].lstrip()
+        rest = _LEADING.sub("", rest[cut:])
     if rest:
         parts.append(rest)
     return tuple(part for part in parts if part)
 
 
 def _seam(text: str, rules: TextRules, reserved: int) -> int:
-    """Return where the next part ends: the best kind of seam that leaves it half full."""
-    longest = _longest(text, rules, reserved, "")
+    """Return where the next part ends: the best kind of seam that leaves it half full, or 0."""
+    longest = _longest(text, rules, reserved, lambda cut: _closed(text[:cut].rstrip()))
     for seam in _SEAMS[:3]:
         for place in reversed(_cuts(text, seam.finditer(text, 0, longest + 1))):
             if longest // 2 <= place <= longest:
                 return place
-    return longest or _first_grapheme(text)
-
-
-def _first_grapheme(text: str) -> int:
-    match = _GRAPHEME.match(text)
-    return match.end() if match else 1
+    return longest
 
 
 def _heading(title: str, text: str, policy: PlatformPolicy, work: _Work) -> str:
@@ -287,30 +310,32 @@ def _heading(title: str, text: str, policy: PlatformPolicy, work: _Work) -> str:
 def _alt(alt: str, kind: str, rules: AltRules, how: Fit, number: int, work: _Work) -> str:
     alt = _clean(alt, f"alt of file {number}", work)
     if kind not in rules.on:
+        if alt:
+            work.notes.append(f"alt of file {number}: left out, a {kind} has none here")
         return ""
-    if rules.limit is None or units_of(alt, rules.count) <= rules.limit:
+    if rules.limit is None or (found := units_of(alt, rules.count)) <= rules.limit:
         return alt
-    if how == "refuse":
-        unit = _UNITS[rules.count]
-        found = units_of(alt, rules.count)
-        work.faults.append(
-            Fault(f"alt of file {number}", f"{rules.limit} {unit}", f"{found} {unit}")
-        )
-        return alt
-    work.notes.append(f"alt of file {number}: shortened to {rules.limit} {_UNITS[rules.count]}")
-    cut = 0
-    for match in _GRAPHEME.finditer(alt):
-        if units_of(alt[: match.end()], rules.count) >= rules.limit:
-            break
-        cut = match.end()
-    return alt[:cut] + _ELLIPSIS
+    unit = _UNITS[rules.count]
+    limits = TextRules(
+        limit=rules.limit, count=rules.count, source=rules.source, checked=rules.checked
+    )
+    if how != "refuse" and (short := shorten(alt, limits)):
+        work.notes.append(f"alt of file {number}: shortened to {rules.limit} {unit}")
+        return short
+    work.faults.append(Fault(f"alt of file {number}", f"{rules.limit} {unit}", f"{found} {unit}"))
+    return alt
 
 
 def _tags(tags: Sequence[str], policy: PlatformPolicy, work: _Work) -> tuple[str, ...]:
     plain = tuple(dict.fromkeys(tag.strip().lstrip("#＃").strip() for tag in tags))
     kept = tuple(unicodedata.normalize("NFC", tag) for tag in plain if tag)
     rules = policy.tags
-    if rules is None or policy.title_rules is None:
+    if rules is None:
+        return kept
+    longest = max((graphemes(tag) for tag in kept), default=0)
+    if rules.each is not None and longest > rules.each:
+        work.faults.append(Fault("tags", f"{rules.each} characters each", f"{longest} characters"))
+    if policy.title_rules is None:
         return kept
     if rules.total is not None and (size := tags_size(kept, rules)) > rules.total:
         work.faults.append(Fault("tags", f"{rules.total} characters", f"{size} characters"))
@@ -323,13 +348,15 @@ def tags_size(tags: Sequence[str], rules: TagRules) -> int:
     return sum(len(tag) for tag in tags) + max(len(tags) - 1, 0) + quotes
 
 
-def _with_hashtags(text: str, tags: Sequence[str], policy: PlatformPolicy, spoiler: str) -> str:
+def _with_hashtags(text: str, tags: Sequence[str]) -> str:
     """Append the tags that the text does not have yet, as hashtags."""
-    if not tags:
-        return text
     said = {one.tag.casefold() for one in entities(text) if isinstance(one, Tag)}
-    words = [regex.sub(r"[^\p{L}\p{N}\p{M}_]", "", tag) for tag in tags]
-    new = [f"#{word}" for word in words if word and word.casefold() not in said]
+    new = []
+    for tag in tags:
+        word = regex.sub(r"[^\p{L}\p{N}\p{M}_]", "", tag)
+        if word and word.casefold() not in said:
+            said.add(word.casefold())
+            new.append(f"#{word}")
     if not new:
         return text
     return f"{text}\n\n{' '.join(new)}" if text else " ".join(new)

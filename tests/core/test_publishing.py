@@ -1,0 +1,155 @@
+"""Every outcome has a verdict, every file a place or a reason, every moment an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clickpost import errors, publishing
+from clickpost.contract import Pending, Receipt
+from clickpost.delivery import State, may_move
+from clickpost.draft import Enclosed, Late, Wish
+from clickpost.errors import ClickPostError, ContentRejected, Fault, PlatformError
+from clickpost.policy.load import load_platforms
+from clickpost.settings import PROJECT
+
+POLICIES = load_platforms(PROJECT / "policies")
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+EXPECTED = {
+    "Transient": ("transient", State.READY),
+    "RateLimited": ("rate_limited", State.READY),
+    "TokenExpired": ("expired", State.READY),
+    "PrepareAgain": ("prepare_again", State.READY),
+    "NotReady": ("not_ready", State.READY),
+    "OutcomeUnknown": ("unknown", State.UNKNOWN),
+    "Reauthorize": ("reauthorize", State.HELD),
+    "PlatformRejected": ("rejected", State.FAILED),
+    "PlatformError": ("unexpected", State.FAILED),
+    "NotFound": ("unexpected", State.FAILED),
+    "UnexpectedResponse": ("unexpected", State.FAILED),
+}
+CLASSES = [
+    one
+    for one in vars(errors).values()
+    if isinstance(one, type) and issubclass(one, ClickPostError)
+]
+
+
+def made(kind: type[ClickPostError]) -> ClickPostError:
+    if kind is errors.RateLimited:
+        return errors.RateLimited("POST /x: 429", retry_after=7.0)
+    if issubclass(kind, PlatformError):
+        return kind("POST /x: 400", detail="because", field="text")
+    if kind is ContentRejected:
+        return ContentRejected("parrot", (Fault("text", "1", "2"),))
+    return kind("no")
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("attempts", [1, publishing.MOST_ATTEMPTS])
+def test_every_error_has_a_verdict_that_the_state_machine_knows(
+    kind: type[ClickPostError], attempts: int
+) -> None:
+    verdict = publishing.verdict_of(made(kind), attempts)
+    name, state = EXPECTED.get(kind.__name__, ("refused", State.FAILED))
+    spent = state is State.READY and attempts == publishing.MOST_ATTEMPTS
+    assert (verdict.name, verdict.state) == (name, State.FAILED if spent else state)
+    assert may_move(State.SENDING, verdict.state)
+    assert verdict.again == (verdict.state is State.READY)
+    assert verdict.reason
+    if verdict.state in (State.FAILED, State.HELD):
+        assert verdict.who_acts
+        assert not verdict.who_acts.startswith("nobody")
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), ValueError("x")])
+def test_an_error_that_nobody_knows_leaves_the_outcome_unknown(error: BaseException) -> None:
+    verdict = publishing.verdict_of(error, 1)
+    assert (verdict.state, verdict.again) == (State.UNKNOWN, False)
+
+
+def test_a_yes_that_cannot_be_read_leaves_the_outcome_unknown() -> None:
+    error = errors.UnexpectedResponse("POST /x answered no JSON object", status=200)
+    assert publishing.verdict_of(error, 1).state is State.UNKNOWN
+
+
+def test_answers_are_live_or_processing() -> None:
+    assert publishing.verdict_of(Receipt("1"), 1).state is State.LIVE
+    verdict = publishing.verdict_of(Pending({}, 3.0), 1)
+    assert (verdict.state, verdict.wait) == (State.PROCESSING, 3.0)
+
+
+def test_a_rate_limit_waits_as_long_as_it_says() -> None:
+    assert publishing.verdict_of(made(errors.RateLimited), 1).wait == 7.0
+
+
+@given(st.integers(0, 10_000))
+def test_waits_grow_to_a_minute_and_no_further(attempts: int) -> None:
+    wait = publishing.backoff(attempts)
+    assert 1 <= wait <= publishing.backoff(attempts + 1) <= 60
+
+
+@pytest.mark.parametrize(
+    ("late", "state"), [("publish", None), ("skip", State.MISSED), ("ask", State.HELD)]
+)
+def test_what_came_late_follows_its_policy(late: Late, state: State | None) -> None:
+    due = NOW - publishing.GRACE - timedelta(seconds=1)
+    found = publishing.timing(due, None, late, NOW)
+    assert isinstance(found, publishing.Go if state is None else publishing.TooLate)
+    assert getattr(found, "state", None) is state
+    assert publishing.timing(NOW - publishing.GRACE, None, late, NOW) == publishing.Go()
+    assert publishing.timing(NOW, NOW + timedelta(1), late, NOW) == publishing.Wait(
+        NOW + timedelta(1)
+    )
+
+
+Kind = Literal["image", "video"]
+KINDS = st.lists(st.sampled_from(("image", "video")), max_size=14)
+
+
+def wish(kinds: list[Kind], **said: Any) -> Wish:
+    media = [Enclosed(asset_id=str(n), kind=kind, file=f"{n}") for n, kind in enumerate(kinds)]
+    return Wish(media=tuple(media), **said)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+@given(kinds=KINDS)
+def test_chosen_media_are_what_the_platform_takes_in_their_order(
+    name: str, kinds: list[Kind]
+) -> None:
+    policy = POLICIES[name]
+    try:
+        kept, notes = publishing.choose_media(wish(kinds), policy)
+    except ContentRejected:
+        assert policy.media.required != "none"
+        return
+    assert [one.asset_id for one in kept] == sorted((o.asset_id for o in kept), key=int)
+    assert len(kept) + len(notes) == len(kinds)
+    images = sum(one.kind == "image" for one in kept)
+    assert images <= policy.images.max
+    assert len(kept) - images <= policy.video.max
+    if not (policy.album and policy.album.mixed):
+        assert images in (0, len(kept))
+
+
+@pytest.mark.parametrize("name", ["bluesky", "mastodon"])
+def test_who_wants_all_media_or_none_is_told_what_does_not_go(name: str) -> None:
+    with pytest.raises(ContentRejected, match="at most 4 images"):
+        publishing.choose_media(wish(["image"] * 5, media_fit="refuse"), POLICIES[name])
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("instagram", []), ("youtube", ["image"])])
+def test_media_that_are_required_are_missed(name: str, kinds: list[Kind]) -> None:
+    with pytest.raises(ContentRejected, match="media"):
+        publishing.choose_media(wish(kinds), POLICIES[name])
+
+
+def test_the_same_content_has_the_same_hash_whatever_the_order_of_its_keys() -> None:
+    one, other = [{"a": 1, "b": "é"}], [{"b": "é", "a": 1}]
+    assert publishing.content_hash(one) == publishing.content_hash(other)
+    assert publishing.content_hash(one) != publishing.content_hash([{"a": 1, "b": "e\u0301"}])
