@@ -7,13 +7,16 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clickpost.errors import Unavailable
 from clickpost.media.plan import Profile
 
+#: Seconds without a byte after which an unfinished file is nobody's.
+_ABANDONED = 24 * 3600
 _SUFFIX = {"jpeg": ".jpg", "matroska": ".mkv"}
 
 
@@ -47,6 +50,7 @@ class Cache:
             with _room():
                 for target in targets:
                     target.parent.mkdir(parents=True, exist_ok=True)
+                    _sweep(target.parent)
                     parts.append(target.with_name(f".{secrets.token_hex(6)}-{target.name}"))
                 yield parts
                 for part in parts:
@@ -71,6 +75,14 @@ def _room() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Unavailable("the disk is full: free some room, then retry") from None
         raise
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed left unfinished, once nobody can be at it."""
+    for part in folder.glob(".*"):
+        with suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _ABANDONED:
+                part.unlink()
 
 
 def _on_disk(path: Path) -> None:

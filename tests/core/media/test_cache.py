@@ -176,6 +176,21 @@ def test_an_original_that_changes_while_it_is_kept_is_not_kept(tmp_path: Path) -
     assert kept.read_bytes() == source.read_bytes()
 
 
+def test_what_a_killed_process_left_is_swept_and_what_is_at_work_is_not(tmp_path: Path) -> None:
+    cache, digest = Cache(tmp_path / "cache"), "ab" * 32
+    source = tmp_path / "in.bin"
+    source.write_bytes(b"some bytes")
+    folder = cache.folder / "originals" / "ab"
+    folder.mkdir(parents=True)
+    left, busy = folder / ".dead-part.mp4", folder / ".live-part.mp4"
+    for path in (left, busy):
+        path.write_bytes(b"half")
+    os.utime(left, (1, 1))
+    with pytest.raises(Unavailable):
+        cache.keep(source, digest)
+    assert files(cache.folder) == [busy]
+
+
 def test_one_target_that_cannot_be_helped_spoils_nothing(tmp_path: Path) -> None:
     source = house.clip(tmp_path / "in.mp4", seconds=2)
     done = house.outcome(source, *house.targets())
