@@ -18,7 +18,7 @@ CORPUS = (
     "港の夕暮れ。三艘の船と空。 #港 " * 8,
     "مرحبا بالعالم، هذا نص طويل من اليمين إلى اليسار. " * 6,
     "The quick brown fox jumps over the lazy dog. " * 30,
-    "@a@example.social @b@example.social " * 20,
+    "@a@example.social @b@example.social " * 10,
 )
 _GRAPHEME = regex.compile(r"\X")
 

@@ -271,7 +271,7 @@ def thread(text: str, rules: TextRules, reserved: int = 0) -> tuple[str, ...]:
     parts: list[str] = []
     rest = text
     while rest and not _room(rest, rules, reserved):
-        cut = _seam(rest, rules, reserved)
+        cut = _seam(_window(rest, rules, reserved), rules, reserved)
         if not cut:
             return ()
         parts.append(_closed(rest[:cut].rstrip()))
@@ -279,6 +279,14 @@ def thread(text: str, rules: TextRules, reserved: int = 0) -> tuple[str, ...]:
     if rest:
         parts.append(rest)
     return tuple(part for part in parts if part)
+
+
+def _window(text: str, rules: TextRules, reserved: int) -> str:
+    """Return a beginning of `text` that does not fit, and enough more to see its links whole."""
+    end = 500
+    while end < len(text) and _room(text[:end], rules, reserved):
+        end *= 2
+    return text[: end + 1000]
 
 
 def _seam(text: str, rules: TextRules, reserved: int) -> int:

@@ -305,3 +305,10 @@ def test_a_text_that_nobody_can_see_is_none(text: str) -> None:
 def test_both_forms_of_an_accent_count_alike_in_graphemes(form: Any) -> None:
     text = unicodedata.normalize(form, "é" * 300)
     assert fitted(text, "bluesky").parts == (text,)
+
+
+def test_a_thread_of_many_parts_cuts_no_link() -> None:
+    text = "x" * 40 + " https://example.org/" + "a" * 200
+    parts = thread(" ".join([text] * 40), rules(limit=300))
+    assert squeezed("".join(parts)) == squeezed(text * 40)
+    assert sum(len(kinds(part)) for part in parts) == 40
