@@ -122,16 +122,20 @@ _BARE_ENDS = frozenset(
         "media",
     ]
 )
+#: Marks of direction, which belong to no link or tag: a cut closes an isolate right behind one.
+_BIDI = r"\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _LABEL = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}_-]{0,62}"
 _HOST = rf"{_LABEL}(?:\.{_LABEL})++"
 _URL = regex.compile(
     # As on Mastodon, a letter of another script than ours may stand right before a link.
-    r"(?<![a-zA-Z0-9@＠$#＃/\u202a-\u202e])https?://[^\s<>\"\u2018\u2019\u201c\u201d\u00ab\u00bb\u3000-\u3002\uff0c]+",
+    r"(?<![a-zA-Z0-9@＠$#＃/\u202a-\u202e])https?://"
+    rf"[^\s<>\"\u2018\u2019\u201c\u201d\u00ab\u00bb\u3000-\u3002\uff0c{_BIDI}]+",
     regex.IGNORECASE,
 )
 _BARE = regex.compile(
     rf"(?<![\p{{L}}\p{{N}}@/_.:#-])(?:www\.)?({_HOST})(?::\d{{2,5}})?"
-    r"(?:/[^\s<>\"\u201c\u201d\u3000-\u3002\uff0c]*)?(?![\p{L}\p{N}@])",
+    rf"(?:/[^\s<>\"\u201c\u201d\u3000-\u3002\uff0c{_BIDI}]*)?"
+    r"(?![\p{L}\p{N}@])",
     regex.IGNORECASE,
 )
 _MENTION = regex.compile(
@@ -140,7 +144,8 @@ _MENTION = regex.compile(
 )
 _TAG = regex.compile(
     r"(?:(?<=^|[\s\p{P}\p{S}])(?<![&/#＃\w]))[#＃](?!\ufe0f|\u20e3)"
-    r"([^\s\u00ad\u2060\u200a\u200b\u200c\u200d\u20e2#＃]+(?:\u200d[^\s\u200b#＃]+)*)"
+    rf"([^\s\u00ad\u2060\u200a\u200b\u200c\u200d\u20e2{_BIDI}#＃]+"
+    rf"(?:\u200d[^\s\u200b{_BIDI}#＃]+)*)"
 )
 _TRAILING = regex.compile(r"[\p{P}]+$")
 _ONLY_DIGITS = regex.compile(r"^[\p{N}\p{P}]+$")

@@ -199,7 +199,8 @@ def shorten(text: str, rules: TextRules, reserved: int = 0, tail: str = "") -> s
     """
     if _room(text + tail, rules, reserved):
         return text + tail
-    links = {one.end for one in entities(text) if isinstance(one, Link)}
+    window = _window(text, rules, reserved)
+    links = {one.end for one in entities(window) if isinstance(one, Link)}
 
     def cut_at(cut: int) -> str:
         kept = text[:cut].rstrip()
@@ -207,7 +208,7 @@ def shorten(text: str, rules: TextRules, reserved: int = 0, tail: str = "") -> s
         gap = " " if len(kept) in links else ""
         return f"{_closed(kept)}{gap}{_ELLIPSIS}{tail}"
 
-    cut = _longest(text, rules, reserved, cut_at)
+    cut = _longest(window, rules, reserved, cut_at)
     return cut_at(cut) if cut else ""
 
 

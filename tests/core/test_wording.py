@@ -312,3 +312,8 @@ def test_a_thread_of_many_parts_cuts_no_link() -> None:
     parts = thread(" ".join([text] * 40), rules(limit=300))
     assert squeezed("".join(parts)) == squeezed(text * 40)
     assert sum(len(kinds(part)) for part in parts) == 40
+
+
+def test_a_mark_of_direction_belongs_to_no_link_or_tag() -> None:
+    text = "\u2067https://example.org/a\u2069 \u2067#tag\u2069"
+    assert kinds(text) == [("Link", "https://example.org/a"), ("Tag", "#tag")]
