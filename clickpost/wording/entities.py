@@ -143,7 +143,7 @@ _MENTION = regex.compile(
     rf"(?:@({_HOST}|localhost)(?::\d{{2,5}})?)?(?![@\p{{L}}\p{{N}}])",
 )
 _TAG = regex.compile(
-    r"(?:(?<=^|[\s\p{P}\p{S}])(?<![&/#＃\w]))[#＃](?!\ufe0f|\u20e3)"
+    rf"(?:(?<=^|[\s\p{{P}}\p{{S}}{_BIDI}])(?<![&/#＃\w]))[#＃](?!\ufe0f|\u20e3)"
     rf"([^\s\u00ad\u2060\u200a\u200b\u200c\u200d\u20e2{_BIDI}#＃]+"
     rf"(?:\u200d[^\s\u200b{_BIDI}#＃]+)*)"
 )
