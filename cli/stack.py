@@ -101,4 +101,9 @@ def demo(as_json: bool = AsJson) -> None:
     """Start everything and publish a sample post to four sandbox platforms."""
     given = _house.settings()
     started(given, sandbox=True)
-    raise typer.Exit(_demo.run(given, as_json=as_json))
+    try:
+        code = _demo.run(given, as_json=as_json)
+    except KeyboardInterrupt:
+        err.print("The stack stays up. Stop it with: clickpost down")
+        raise
+    raise typer.Exit(code)

@@ -408,6 +408,15 @@ async def _judged(
         case Pending():
             await house.store.adopt(delivery.id, State.UNKNOWN, found)
             return Step(State.PROCESSING, found.again_in)
+        case Absence.NOT_THERE if delivery.attempts >= publishing.MOST_ATTEMPTS:
+            await house.store.move(
+                delivery.id,
+                State.UNKNOWN,
+                State.FAILED,
+                reason=f"looked: it is not there, after {delivery.attempts} attempts",
+                who_acts="an operator",
+            )
+            return Step(State.FAILED)
         case Absence.NOT_THERE:
             await house.store.move(
                 delivery.id, State.UNKNOWN, State.READY, reason="looked: it is not there"

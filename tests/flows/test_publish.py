@@ -87,6 +87,17 @@ async def test_a_call_that_was_lost_before_is_sent_again_after_a_look(house: Hou
     assert len(house.there(text)) == 1
 
 
+async def test_a_send_that_is_lost_again_and_again_ends_with_an_operator(house: House) -> None:
+    text = fresh()
+    house.order("bluesky", "drop_before", "put_record", times=20)
+    post_id = await house.post(text, "bluesky/studio")
+    house.run("publish", post_id)
+    line = (await house.settled(post_id, within=120))["bluesky/studio"]
+    house.http.delete(f"{house.sandbox}/control/misbehave")
+    assert (line.state, line.attempts, line.who_acts) == (State.FAILED, 6, "an operator")
+    assert house.there(text) == []
+
+
 async def test_a_rate_limit_is_waited_out_and_an_ended_token_renewed(house: House) -> None:
     text = fresh()
     house.order("mastodon", "rate_limit", "status")
