@@ -468,6 +468,8 @@ def _overlaid(ours: BaseModel, told: Mapping[str, Any]) -> BaseModel:
             continue
         if isinstance(mine, BaseModel) and isinstance(value, Mapping):
             update[name] = _overlaid(mine, value)
+        elif name == "links" and value == 0:  # Servers that count a link as written say so.
+            update[name] = None
         elif isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
             update[name] = value
     return ours.model_copy(update=update)
