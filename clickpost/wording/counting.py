@@ -34,7 +34,7 @@ def units_of(text: str, count: Count, links: int | None = None) -> int:
         case "graphemes":
             return graphemes(text) if links is None else graphemes(_shortened(text, links, False))
         case "mastodon":
-            return graphemes(_shortened(text, 23 if links is None else links, True))
+            return graphemes(_shortened(text, links, True))
         case "code_points":
             return len(text)
         case "utf16":
@@ -57,11 +57,11 @@ def octets(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _shortened(text: str, links: int, mentions: bool) -> str:
+def _shortened(text: str, links: int | None, mentions: bool) -> str:
     """Return `text` with links as long as they count and remote mentions as their local part."""
     pieces, at = [], 0
     for found in entities(text):
-        if isinstance(found, Link) and not found.bare:
+        if links is not None and isinstance(found, Link) and not found.bare:
             pieces += [text[at : found.start], "x" * links]
         elif mentions and isinstance(found, Mention) and found.host and found.name.isascii():
             pieces += [text[at : found.start], f"@{found.name}"]
