@@ -54,7 +54,8 @@ def rotate_keys(as_json: bool = AsJson) -> None:
         show_json({"sealed": count})
     else:
         out.print(f"{count} connections sealed under a new key")
-        out.print("restart the worker to use it: clickpost down; clickpost up")
+        if given.master_key is not None:
+            out.print("restart what runs with the new key: clickpost down; clickpost up")
 
 
 async def _sealed(given: Settings) -> int:

@@ -108,13 +108,20 @@ def _far(moment: datetime | None) -> bool:
 async def _started(given: Settings, store: Store, post_id: str, moment: datetime | None) -> str:
     """Start the post's run; a scheduled one is prepared now and shares its moment's run."""
     parameters = {"post": {"post_id": post_id}}
-    tags = [f"post:{post_id}", f"workspace:{(await store.post(post_id)).workspace_id}"]
+    platforms = {f"platform:{line.platform}" for line in await store.lines(post_id)}
+    workspace = (await store.post(post_id)).workspace_id
+    tags = [f"post:{post_id}", f"workspace:{workspace}", *sorted(platforms)]
     if moment is None or moment <= datetime.now(UTC) + timedelta(seconds=2):
         run_id = runs.start(given, "publish", parameters, tags=tags)
     else:
         at = moment.isoformat()
         run_id = runs.start(
-            given, "publish-due", {"moment": {"at": at}}, at=moment, key=f"due {at}"
+            given,
+            "publish-due",
+            {"moment": {"at": at}},
+            at=moment,
+            key=f"due {at}",
+            name=f"publish-due {at}",
         )
         runs.start(given, "prepare", parameters, tags=tags)
     await store.set_flow_run(post_id, run_id)
@@ -239,8 +246,10 @@ async def _again(
 ) -> tuple[int, dict[str, Any]]:
     async with _house.opened(given) as store:
         await store.post(post_id)
+        going = (State.PLANNED, State.PREPARING, State.READY, State.PROCESSING, State.UNKNOWN)
         moved = 0
         for line in await store.lines(post_id):
+            moved += line.state in going and State.FAILED in states  # A run takes it further.
             if line.state in states:
                 fresh: dict[str, Any] = {"attempts": 0, "not_before": None, "due_at": None}
                 await store.move(line.id, line.state, State.PLANNED, actor="operator", **fresh)

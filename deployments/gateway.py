@@ -17,7 +17,6 @@ from starlette.routing import Route
 from clickpost import logs, signing
 from clickpost.settings import Settings
 from clickpost.store import Store
-from clickpost.store.vault import Vault
 
 GONE = Response("Not found.\n", status_code=404, media_type="text/plain")
 
@@ -26,7 +25,7 @@ async def media(request: Request) -> Response:
     """Serve one rendition (ranges too) to whoever holds a link of ours that still lives."""
     name = PurePosixPath(request.path_params["name"])
     known = signing.may_fetch(
-        request.app.state.key,
+        request.app.state.vault.derived("media-links"),
         request.path_params["rendition_id"],
         request.path_params["expires"],
         name.stem,
@@ -56,10 +55,9 @@ def app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(starlette: Starlette) -> AsyncIterator[None]:
-        vault = Vault.of(settings)
         store = await Store.of(settings)
         starlette.state.store = store
-        starlette.state.key = vault.derived("media-links")
+        starlette.state.vault = store.vault
         try:
             yield
         finally:

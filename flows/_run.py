@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from prefect import State as PrefectState
-from prefect import tags, task
+from prefect import task
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
@@ -71,15 +70,14 @@ async def deliver(row: reporting.Row) -> Step:
 
     Waits that are longer than `publishing.LONGEST_WAIT` are left to the sweep.
     """
-    with tagged(row):
-        step = Step(row.state)
-        while not step.ended:
-            step = await _next(row, step)
-            if step.ended:
-                break
-            if step.wait > publishing.LONGEST_WAIT.total_seconds() or step.parked:
-                break
-            await asyncio.sleep(step.wait)
+    step = Step(row.state)
+    while not step.ended:
+        step = await _next(row, step)
+        if step.ended:
+            break
+        if step.wait > publishing.LONGEST_WAIT.total_seconds() or step.parked:
+            break
+        await asyncio.sleep(step.wait)
     return step
 
 
@@ -96,15 +94,6 @@ async def _next(row: reporting.Row, step: Step) -> Step:
             return await look(*named)
         case _:
             return Step(step.state, parked=True)
-
-
-def tagged(row: reporting.Row) -> AbstractContextManager[Any]:
-    """Tag task runs by platform, so that an operator can filter by it or limit it.
-
-    Post and connection are in the run's name, not in tags: Prefect keeps a client and a queue in
-    this process for every set of tags that it ever saw.
-    """
-    return tags(f"platform:{row.connection.partition('/')[0]}")
 
 
 def ended(steps: Sequence[Step | BaseException], what: str = "") -> PrefectState[Any]:

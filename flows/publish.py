@@ -61,12 +61,11 @@ async def prepare(post: PostChoice) -> PrefectState[Any]:
 
 async def _ahead(row: reporting.Row) -> None:
     """Upload one delivery and wait until the platform is done with it."""
-    with _run.tagged(row):
-        for _ in range(60):
-            step = await _run.upload(row.delivery_id, row.post_id, row.connection)
-            if step.state != "preparing" or not step.wait:
-                return
-            await asyncio.sleep(step.wait)
+    for _ in range(60):
+        step = await _run.upload(row.delivery_id, row.post_id, row.connection)
+        if step.state != "preparing" or not step.wait:
+            return
+        await asyncio.sleep(step.wait)
 
 
 @flow(name="takedown", flow_run_name="takedown {post.post_id}", validate_parameters=True)
@@ -79,5 +78,4 @@ async def takedown(post: PostChoice) -> PrefectState[Any]:
 
 
 async def _taken(row: reporting.Row) -> Step:
-    with _run.tagged(row):
-        return await _run.take_down(row.delivery_id, row.post_id, row.connection)
+    return await _run.take_down(row.delivery_id, row.post_id, row.connection)

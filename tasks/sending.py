@@ -197,7 +197,7 @@ async def _part(
     except BaseException as error:
         outcome = error
     last = number == len(delivery.message or []) - 1
-    verdict = publishing.verdict_of(outcome, attempt.number)
+    verdict = publishing.verdict_of(outcome, attempt.tries)
     seconds = monotonic() - began
     with anyio.CancelScope(shield=True):  # A cancel may not lose what came of the send.
         await house.store.settle(attempt, verdict, outcome, last=last, seconds=seconds)

@@ -40,7 +40,8 @@ class Assets(Connections, Base):
             query = select(Asset).where(
                 Asset.sha256 == facts.sha256, Asset.workspace_id == values["workspace_id"]
             )
-            return (await session.scalars(query)).one()
+            made: Asset = (await session.scalars(query)).one()
+        return made
 
     async def asset(self, asset_id: str) -> Asset:
         """Return one asset."""
@@ -70,7 +71,8 @@ class Assets(Connections, Base):
             query = select(Rendition).where(
                 Rendition.asset_id == asset_id, Rendition.profile_hash == profile_hash
             )
-            return (await session.scalars(query)).one()
+            made: Rendition = (await session.scalars(query)).one()
+        return made
 
     async def rendition(self, rendition_id: str) -> Rendition | None:
         """Return one rendition, None where there is none."""

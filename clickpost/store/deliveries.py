@@ -50,11 +50,15 @@ class DeliveryLine:
 
 @dataclass(frozen=True)
 class Started:
-    """An attempt whose intent is written; `prepared` is what it will send, frozen with it."""
+    """An attempt whose intent is written; `prepared` is what it will send, frozen with it.
+
+    `number` counts all attempts of the delivery, `tries` those since somebody asked to retry.
+    """
 
     id: str
     delivery_id: str
     number: int
+    tries: int
     part: int
     prepared: list[dict[str, Any]]
 
@@ -214,7 +218,7 @@ class Deliveries(Base):
             attempt = Attempt(
                 id=ids.new("try"),
                 delivery_id=delivery_id,
-                number=row.attempts,
+                number=await _next_number(session, delivery_id),
                 part=part,
                 intent={**intent, "prepared": (row.prepared or [])[part]["state"]},
                 started_at=moment,
@@ -223,9 +227,10 @@ class Deliveries(Base):
             )
             session.add(attempt)
             await session.flush()
-            facts = {"attempt": row.attempts, "part": part, "content": intent["content"]}
+            facts = {"attempt": attempt.number, "part": part, "content": intent["content"]}
             await append(session, "delivery.sending", delivery_id, facts)
-        return Started(attempt.id, delivery_id, attempt.number, part, list(row.prepared or []))
+        prepared = list(row.prepared or [])
+        return Started(attempt.id, delivery_id, attempt.number, row.attempts, part, prepared)
 
     async def settle(
         self,
@@ -283,11 +288,12 @@ class Deliveries(Base):
                 who_acts=verdict.who_acts,
                 not_before=_later(verdict, moment),
             )
+            number = await _next_number(session, delivery_id)
             session.add(
                 Attempt(
                     id=ids.new("try"),
                     delivery_id=delivery_id,
-                    number=row.attempts,
+                    number=number,
                     intent={"step": "prepare"},
                     started_at=moment,
                     finished_at=moment,
@@ -297,7 +303,7 @@ class Deliveries(Base):
                 )
             )
             await session.flush()
-            facts = {"attempt": row.attempts, "verdict": verdict.name, "to": row.state.value}
+            facts = {"attempt": number, "verdict": verdict.name, "to": row.state.value}
             await append(session, "delivery.not_prepared", delivery_id, facts)
 
     async def adopt(self, delivery_id: str, before: State, found: Receipt | Pending) -> None:
@@ -440,6 +446,12 @@ def _taken_by(worker: str) -> Any:
     ready = (col(Delivery.state) == State.READY) & or_(free, col(Delivery.lease_owner) == worker)
     ours = (col(Delivery.state) == State.SENDING) & (col(Delivery.lease_owner) == worker)
     return or_(ready, ours)
+
+
+async def _next_number(session: Any, delivery_id: str) -> int:
+    """Return the next attempt's number; the delivery's row is locked by the change before."""
+    query = select(func.coalesce(func.max(Attempt.number), 0) + 1)
+    return int(await session.scalar(query.where(Attempt.delivery_id == delivery_id)))
 
 
 async def _changed(

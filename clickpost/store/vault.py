@@ -34,10 +34,30 @@ class Sealed:
 class Vault:
     """Opens and seals with the current master key; opens with former ones too."""
 
-    def __init__(self, current: bytes, former: tuple[bytes, ...] = ()) -> None:
+    def __init__(
+        self, current: bytes, former: tuple[bytes, ...] = (), path: Path | None = None
+    ) -> None:
+        self._path = path
+        self._read_at = _changed_at(path)
+        self._take(current, former)
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key that seals now."""
+        self._look_again()
+        return _id_of(self._current)
+
+    def _take(self, current: bytes, former: tuple[bytes, ...]) -> None:
         self._keys = {_id_of(key): key for key in (*former, current)}
-        self.key_id = _id_of(current)
         self._current = current
+
+    def _look_again(self) -> None:
+        """Read the key file again where it changed: keys were rotated while we run."""
+        if self._path is None or (at := _changed_at(self._path)) == self._read_at:
+            return
+        keys = _keys_in(self._path)
+        self._take(keys[-1], tuple(keys[:-1]))
+        self._read_at = at
 
     @classmethod
     def of(cls, settings: Settings) -> Vault:
@@ -52,20 +72,23 @@ class Vault:
             return cls(
                 _key_of(settings.master_key.get_secret_value(), "CLICKPOST_MASTER_KEY"), former
             )
-        keys = _keys_in(settings.home / "master.key")
-        return cls(keys[-1], tuple(keys[:-1]))
+        path = settings.home / "master.key"
+        keys = _keys_in(path)
+        return cls(keys[-1], tuple(keys[:-1]), path)
 
     def seal(self, connection_id: str, secrets: Mapping[str, str]) -> Sealed:
         """Seal `secrets` with a new data key, bound to the connection."""
+        self._look_again()
         data_key = AESGCM.generate_key(256)
         return Sealed(
             secrets=_encrypted(data_key, json.dumps(dict(secrets)).encode(), connection_id),
             data_key=_encrypted(self._current, data_key, connection_id),
-            key_id=self.key_id,
+            key_id=_id_of(self._current),
         )
 
     def open(self, connection_id: str, sealed: Sealed) -> dict[str, str]:
         """Return the secrets; raise Unavailable where the master key is not the one that sealed."""
+        self._look_again()
         master = self._keys.get(sealed.key_id)
         if master is None:
             raise Unavailable(
@@ -81,7 +104,16 @@ class Vault:
 
     def derived(self, purpose: str) -> bytes:
         """Return a key of 32 bytes for one purpose, derived from the master key."""
+        self._look_again()
         return HKDF(hashes.SHA256(), 32, None, purpose.encode()).derive(self._current)
+
+
+def _changed_at(path: Path | None) -> tuple[int, int] | None:
+    """Return what tells one writing of the file from the next: another inode, another time."""
+    if path is None or not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _id_of(key: bytes) -> str:

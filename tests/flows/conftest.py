@@ -70,6 +70,20 @@ class House:
         made = await intake.take_in(self.store, cache, post, looked, targets)
         return made.post_id
 
+    async def connect(self) -> None:
+        """Connect (again) the sandbox's accounts."""
+        platforms = load_platforms(self.settings.policies)
+        async with client() as http:
+            for row in self.http.get(f"{self.sandbox}/control/accounts").json():
+                wish = connecting.Wish(
+                    row["platform"],
+                    row["name"],
+                    row["credentials"],
+                    row["api_base"],
+                    row["options"],
+                )
+                await connecting.connect(self.store, http, platforms[row["platform"]], wish)
+
     def run(self, flow: str, post_id: str) -> str:
         """Start a run about a post."""
         return runs.start(self.settings, flow, {"post": {"post_id": post_id}})
@@ -122,13 +136,7 @@ async def house(stack: Stack) -> AsyncIterator[House]:
     made = House(stack.settings, store)
     made.http.delete(f"{made.sandbox}/control/misbehave")
     made.http.post(f"{made.sandbox}/control/settings", json={"processing_seconds": 0.3})
-    platforms = load_platforms(stack.settings.policies)
-    async with client() as http:
-        for row in made.http.get(f"{made.sandbox}/control/accounts").json():
-            wish = connecting.Wish(
-                row["platform"], row["name"], row["credentials"], row["api_base"], row["options"]
-            )
-            await connecting.connect(store, http, platforms[row["platform"]], wish)
+    await made.connect()
     yield made
     await store.close()
 

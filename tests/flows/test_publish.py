@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from PIL import Image
 
+from cli.posts import _again
 from clickpost.delivery import State
 from deployments import runs
 from deployments.postgres import Postgres
@@ -290,3 +291,26 @@ async def test_the_report_is_one_artifact_with_a_history(house: House) -> None:
     assert len(found) == 2
     newest = house.api("GET", f"/artifacts/{key}/latest")
     assert "removed" in newest["data"]
+
+
+async def test_a_sweep_comes_by_itself(house: House) -> None:
+    asked = {
+        "flows": {"name": {"any_": ["sweep-deliveries"]}},
+        "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
+    }
+    await house.until(lambda: house.api("POST", "/flow_runs/count", json=asked) > 0, within=130)
+
+
+async def test_what_the_writer_mended_is_sent_by_a_retry(house: House) -> None:
+    text = fresh()
+    house.order("mastodon", "revoke_token", "status")
+    post_id = await house.post(text, "mastodon/studio")
+    house.run("publish", post_id)
+    assert (await house.settled(post_id))["mastodon/studio"].state is State.HELD
+    house.http.delete(f"{house.sandbox}/control/misbehave")
+    await house.connect()
+    code, report = await _again(
+        house.settings, post_id, (State.FAILED, State.HELD), wait=True, quiet=True
+    )
+    assert (code, report["deliveries"][0]["state"]) == (0, "live")
+    assert len(house.there(text)) == 1

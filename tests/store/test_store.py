@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import multiprocessing
+import shutil
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -229,6 +230,9 @@ async def test_rotating_keys_seals_anew_and_survives_a_kill_halfway(
     first, second = await _connected(store, "a"), await _connected(store, "b")
     path = settings.home / "master.key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    elsewhere = settings.model_copy(update={"home": settings.home / "elsewhere"})
+    elsewhere.home.mkdir()
+    shutil.copy2(path, elsewhere.home / "master.key")
     add_key(path)
     halfway = await Store.open(database_url, Vault.of(settings))
     await halfway.add_connection(NewConnection("bluesky", "a", "http://x", {"access_jwt": "n"}))
@@ -239,9 +243,10 @@ async def test_rotating_keys_seals_anew_and_survives_a_kill_halfway(
     forget_former(path)
     after = await Store.open(database_url, Vault.of(settings))
     assert (await after.account(second)).secrets["access_jwt"] == CANARY
+    with_the_old_file = await Store.open(database_url, Vault.of(elsewhere))
     with pytest.raises(Unavailable, match="another master key"):
-        await store.account(second)
-    for one in (halfway, again, after):
+        await with_the_old_file.account(second)
+    for one in (halfway, again, after, with_the_old_file):
         await one.close()
 
 
@@ -258,3 +263,35 @@ def test_verdicts_leave_the_outcome_unknown_when_in_doubt() -> None:
     assert verdict_of(asyncio.CancelledError(), 1) == Verdict(
         "unknown", State.UNKNOWN, "CancelledError", "nobody yet"
     )
+
+
+async def test_who_runs_during_a_rotation_goes_on_with_the_new_key(
+    store: Store, settings: Settings, database_url: str
+) -> None:
+    connection_id = await _connected(store)
+    before = (await store.account(connection_id)).secrets
+    add_key(settings.home / "master.key")
+    rotating = await Store.open(database_url, Vault.of(settings))
+    assert await rotating.seal_anew() == 1
+    forget_former(settings.home / "master.key")
+    await rotating.close()
+    assert (await store.account(connection_id)).secrets == before
+    await store.save_tokens(connection_id, Tokens({"access_token": "renewed"}))
+    restarted = await Store.open(database_url, Vault.of(settings))
+    assert (await restarted.account(connection_id)).secrets["access_token"] == "renewed"
+    await restarted.close()
+
+
+async def test_a_retry_starts_its_tries_anew_and_keeps_the_numbers_of_attempts(
+    store: Store,
+) -> None:
+    delivery_id = await _ready(store)
+    started = await _begin(store, delivery_id)
+    failed = Verdict("rejected", State.FAILED, "no", "the writer")
+    await store.settle(started, failed, Unavailable("no"), last=True, seconds=0.1)
+    await store.move(delivery_id, State.FAILED, State.PLANNED, attempts=0)
+    await store.move(delivery_id, State.PLANNED, State.PREPARING)
+    await store.move(delivery_id, State.PREPARING, State.READY)
+    again = await _begin(store, delivery_id)
+    assert (again.number, again.tries) == (2, 1)
+    assert [one.number for one in await store.attempts_of(delivery_id)] == [1, 2]
