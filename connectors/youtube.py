@@ -33,6 +33,7 @@ from clickpost.errors import (
     PlatformRejected,
     PrepareAgain,
     Reauthorize,
+    Transient,
     UnexpectedResponse,
 )
 from connectors._api import Api, Problem, json_of, plain_problem, same_house, text_at
@@ -111,7 +112,10 @@ class Connector:
                 raise PrepareAgain("the upload session is gone")
             if response.status_code != RESUME:
                 raise UnexpectedResponse("the upload ended before its last piece")
-            state["offset"] = arrived(response)
+            held = arrived(response)
+            if held <= state["offset"]:
+                raise Transient("PUT upload session: the piece did not arrive")
+            state["offset"] = held
         return Prepared(state)
 
     async def publish(
