@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sandbox.misbehaviour import Orders
 from sandbox.state import State, iso
 
 PIECE = 262_144
+SCOPES = ("youtube.upload", "youtube.readonly", "youtube")
 
 
 def step_of(method: str, path: str) -> str:
@@ -88,6 +90,17 @@ class YouTube:
         """Lead from a short's permalink to the timeline."""
         return RedirectResponse(f"/p/youtube/{request.path_params['id']}")
 
+    def parts(self, request: Request, *known: str) -> set[str]:
+        """Return the parts that a query asks for; it has to ask for some, and for known ones."""
+        asked = set(filter(None, request.query_params.get("part", "").split(",")))
+        if not asked:
+            raise Refused(
+                400, "missingRequiredParameter", "No filter selected.", "youtube.parameter"
+            )
+        if unknown := asked - set(known):
+            raise Refused(400, "unknownPart", ", ".join(sorted(unknown)), "youtube.part")
+        return asked
+
     def account(self, request: Request) -> dict[str, Any]:
         """Return whose token it is."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -104,13 +117,16 @@ class YouTube:
         if found is None or found["revoked"]:
             text = "Token has been expired or revoked."
             return JSONResponse({"error": "invalid_grant", "error_description": text}, 400)
-        if said.get("client_id") != found["credentials"]["client_id"]:
+        known = found["credentials"]
+        if any(said.get(key) != known[key] for key in ("client_id", "client_secret")):
             return JSONResponse({"error": "invalid_client"}, 401)
         found["credentials"]["access_token"] = "ya29." + secrets.token_urlsafe(12)
         found["expired"] = False
         self.state.touch()
         token = found["credentials"]["access_token"]
-        return JSONResponse({"access_token": token, "expires_in": 3599, "token_type": "Bearer"})
+        scope = " ".join(f"https://www.googleapis.com/auth/{one}" for one in SCOPES)
+        answer = {"access_token": token, "expires_in": 3599, "token_type": "Bearer"}
+        return JSONResponse(answer | {"scope": scope})
 
     async def revoke(self, request: Request) -> Response:
         token = str((await request.form()).get("token"))
@@ -123,9 +139,18 @@ class YouTube:
 
     async def channels(self, request: Request) -> Any:
         row = self.account(request)
-        snippet = {"title": row["name"], "customUrl": f"@{row['name']}"}
-        related = {"relatedPlaylists": {"uploads": "UU" + row["id"][2:]}}
-        return {"items": [{"id": row["id"], "snippet": snippet, "contentDetails": related}]}
+        asked = self.parts(request, "id", "snippet", "contentDetails", "status")
+        if request.query_params.get("mine") != "true":
+            raise Refused(
+                400, "missingRequiredParameter", "No filter selected.", "youtube.parameter"
+            )
+        told = {
+            "snippet": {"title": row["name"], "customUrl": f"@{row['name']}"},
+            "contentDetails": {"relatedPlaylists": {"uploads": "UU" + row["id"][2:]}},
+            "status": {"longUploadsStatus": "allowed"},
+        }
+        shown = {name: value for name, value in told.items() if name in asked}
+        return {"kind": "youtube#channelListResponse", "items": [{"id": row["id"], **shown}]}
 
     async def init(self, request: Request) -> Any:
         row = self.account(request)
@@ -142,6 +167,8 @@ class YouTube:
             said = await request.json()
         except ValueError:
             raise Refused(400, "parseError", "Parse Error", "global") from None
+        if not isinstance(said, dict):
+            raise Refused(400, "parseError", "Parse Error", "global")
         snippet, status = said.get("snippet") or {}, said.get("status") or {}
         title, text = str(snippet.get("title") or ""), str(snippet.get("description") or "")
         if not title.strip() or len(title) > 100 or re.search("[<>]", title):
@@ -155,6 +182,8 @@ class YouTube:
             raise Refused(400, "invalidTags", "Invalid video keywords.")
         if status.get("privacyStatus") not in ("public", "unlisted", "private"):
             raise Refused(400, "invalidVideoMetadata", "Invalid privacy status.")
+        if "publishAt" in status and not may_wait(status):
+            raise Refused(400, "invalidPublishAt", "The scheduled publishing time is invalid.")
         if not str(snippet.get("categoryId", "22")).isdigit():
             raise Refused(400, "invalidCategoryId", "Invalid category.")
         session = "sess" + secrets.token_urlsafe(16)
@@ -227,6 +256,8 @@ class YouTube:
             "youtube", session["account"], video_id, text=session["snippet"].get("description", ""),
             title=session["snippet"]["title"], tags=session["snippet"].get("tags", []),
             privacy=session["status"]["privacyStatus"], created_at=iso(), failure=failure,
+            publish_at=session["status"].get("publishAt"),
+            synthetic=bool(session["status"].get("containsSyntheticMedia")),
             media=[{"sha256": digest, "alt": "", **facts}], handle=row["handle"],
         )  # fmt: skip
         session["video"] = video_id
@@ -241,7 +272,11 @@ class YouTube:
             status["failureReason"] = post["failure"]
         snippet = {"title": post["title"], "description": post["text"]}
         snippet |= {"publishedAt": post["created_at"], "channelId": post["account"]}
-        return {"kind": "youtube#video", "id": post["id"], "snippet": snippet, "status": status}
+        stage = {"uploaded": "processing", "processed": "succeeded", "failed": "failed"}[word]
+        return {
+            "kind": "youtube#video", "id": post["id"], "snippet": snippet, "status": status,
+            "processingDetails": {"processingStatus": stage},
+        }  # fmt: skip
 
     def mine(self, request: Request) -> dict[str, Any] | None:
         """Return the video that a query names, where it is the account's own and there."""
@@ -251,7 +286,13 @@ class YouTube:
 
     async def videos(self, request: Request) -> Any:
         post = self.mine(request)
-        return {"items": [self.shown(post)] if post else []}
+        asked = self.parts(
+            request, "id", "snippet", "contentDetails", "status", "processingDetails"
+        )
+        if post is None:
+            return {"kind": "youtube#videoListResponse", "items": []}
+        shown = {k: v for k, v in self.shown(post).items() if k in asked | {"kind", "id"}}
+        return {"kind": "youtube#videoListResponse", "items": [shown]}
 
     async def delete(self, request: Request) -> Any:
         post = self.mine(request)
@@ -267,17 +308,31 @@ class YouTube:
             raise Refused(
                 404, "playlistNotFound", "The playlist cannot be found.", "youtube.playlistItem"
             )
+        self.parts(request, "id", "snippet", "contentDetails", "status")
+        most = min(int(request.query_params.get("maxResults", "5")), 50)
         rows = [p for p in self.state.newest("youtube") if p["account"] == row["id"]]
-        return {
-            "items": [
-                {
-                    "snippet": {"title": p["title"], "publishedAt": p["created_at"]},
-                    "contentDetails": {"videoId": p["id"]},
-                }
-                for p in rows
-                if not p["deleted"]
-            ][:50]
-        }
+        there = [listed(post) for post in rows if not post["deleted"]]
+        return {"kind": "youtube#playlistItemListResponse", "items": there[:most]}
+
+
+def listed(post: dict[str, Any]) -> dict[str, Any]:
+    """Return a video as a row of the uploads."""
+    snippet = {"title": post["title"], "description": post["text"]}
+    snippet |= {"publishedAt": post["created_at"], "channelId": post["account"]}
+    resource = {"kind": "youtube#video", "videoId": post["id"]}
+    return {
+        "snippet": {**snippet, "resourceId": resource},
+        "contentDetails": {"videoId": post["id"]},
+    }
+
+
+def may_wait(status: dict[str, Any]) -> bool:
+    """Say whether a video may be shown later: a private one, at a time with an offset."""
+    try:
+        moment = datetime.fromisoformat(str(status["publishAt"]).replace("Z", "+00:00"))
+    except ValueError:
+        return False
+    return status.get("privacyStatus") == "private" and moment.tzinfo is not None
 
 
 def bad_range() -> Response:
