@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
+import io
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import av
 import nh3
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup
@@ -24,10 +27,14 @@ TITLES = {
     "instagram": "Instagram",
     "youtube": "YouTube",
 }
+#: Where pictures lead and words follow.
+MEDIA_FIRST = frozenset({"instagram", "youtube"})
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape()
 )
-_TAG = re.compile(r"(?<![\w&/])([#@][\w.]+)")
+_TAG = re.compile(r"(?<![\w&/])(#\w+|@\w+(?:\.\w+)*)")
+#: A poster shows this moment of a video, or its first frame: many films begin in the dark.
+_POSTER_AT = 1.0
 
 
 class Timeline:
@@ -43,6 +50,7 @@ class Timeline:
             Route("/p/{platform}/{id}", self.one),
             Route("/version", self.version),
             Route("/media/{digest}", self.media),
+            Route("/poster/{digest}", self.poster),
             Route("/healthz", self.health),
         ]
 
@@ -84,8 +92,8 @@ class Timeline:
     async def media(self, request: Request) -> Response:
         """Serve a file, ranges too, for pictures and videos."""
         digest = request.path_params["digest"]
-        path = self.state.folder / "media" / digest
-        if not re.fullmatch(r"[0-9a-f]{64}", digest) or not path.is_file():
+        path = self.file_of(digest)
+        if path is None:
             return Response("Not found", 404)
         mimes = (
             one["mime"]
@@ -95,17 +103,55 @@ class Timeline:
         )
         return FileResponse(path, media_type=next(mimes, "application/octet-stream"))
 
+    async def poster(self, request: Request) -> Response:
+        """Serve a frame of a video, so that it is no black box before it plays."""
+        path = self.file_of(request.path_params["digest"])
+        frame = await asyncio.to_thread(frame_of, path) if path else None
+        if frame is None:
+            return Response("Not found", 404)
+        return Response(frame, media_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
+
+    def file_of(self, digest: str) -> Path | None:
+        """Return the file under a digest, which is all that a name may be."""
+        path = self.state.folder / "media" / digest
+        return path if re.fullmatch(r"[0-9a-f]{64}", digest) and path.is_file() else None
+
 
 def shown(post: dict[str, Any]) -> dict[str, Any]:
     """Return a post with what the template needs."""
     moment = datetime.fromtimestamp(float(post["received_at"]), UTC)
     return {
         **post,
-        "when": moment.strftime("%-d %B %Y, %H:%M:%S UTC"),
+        "when": moment.strftime("%-d %b %Y, %H:%M UTC"),
         "iso": moment.isoformat(),
         "html": body_of(post),
-        "shape": "video" if any(one["kind"] == "video" for one in post["media"]) else "image",
+        "notes": notes_of(post),
+        "media_first": post["platform"] in MEDIA_FIRST,
     }
+
+
+def notes_of(post: dict[str, Any]) -> list[str]:
+    """Return what a platform would write beside a post, where it is not the usual."""
+    seen = post.get("visibility") or post.get("privacy") or "public"
+    notes = [] if seen == "public" else [str(seen)]
+    if post.get("publish_at"):
+        notes.append(f"public from {post['publish_at']}")
+    if post.get("synthetic"):
+        notes.append("altered or synthetic content")
+    if post.get("sensitive"):
+        notes.append("sensitive")
+    if post.get("failure"):
+        notes.append(f"processing failed: {post['failure']}")
+    if post["platform"] == "youtube" and any(is_short(one) for one in post["media"]):
+        notes.append("Short")
+    return notes
+
+
+def is_short(one: dict[str, Any]) -> bool:
+    """Say whether YouTube would show a video as a Short: no wider than high, at most 3 minutes."""
+    if one["kind"] != "video":
+        return False
+    return bool(one["height"] >= one["width"] and one["duration"] <= 180)
 
 
 def body_of(post: dict[str, Any]) -> Markup:
@@ -115,13 +161,47 @@ def body_of(post: dict[str, Any]) -> Markup:
             body = faceted(post["record"])
         case "mastodon":
             body = rendered(post["text"])
-        case _:
-            text = html.escape(post["text"], quote=False)
-            body = _TAG.sub(r'<span class="tag">\1</span>', text).replace("\n", "<br>")
-            if post["platform"] == "youtube":
-                body = LINK.sub(lambda m: f'<a href="{m[0]}">{m[0]}</a>', body)
+        case platform:
+            # An address in an Instagram caption is no link.
+            body = marked(post["text"], links=platform == "youtube")
     tags, attributes = {"a", "br", "p", "span"}, {"a": {"href"}, "span": {"class"}}
     return Markup(nh3.clean(body, tags=tags, attributes=attributes))  # noqa: S704  # nh3 cleaned it
+
+
+def marked(text: str, *, links: bool) -> str:
+    """Mark hashtags and mentions outside addresses, and make links of these where that is so."""
+    pieces, at = [], 0
+    for found in LINK.finditer(text):
+        address = html.escape(found[0])
+        pieces.append(tagged(text[at : found.start()]))
+        pieces.append(f'<a href="{address}">{address}</a>' if links else address)
+        at = found.end()
+    return "".join([*pieces, tagged(text[at:])]).replace("\n", "<br>")
+
+
+def tagged(text: str) -> str:
+    """Mark hashtags and mentions."""
+    return _TAG.sub(r'<span class="tag">\1</span>', html.escape(text, quote=False))
+
+
+def frame_of(path: Path) -> bytes | None:
+    """Return a frame of a video as JPEG, None where there is none."""
+    try:
+        with av.open(str(path)) as film:
+            frame = next(film.decode(video=0))
+            for later in film.decode(video=0):
+                frame = later
+                if (frame.time or 0.0) >= _POSTER_AT:
+                    break
+            rotation = int(frame.rotation)
+            image = frame.to_image()  # type: ignore[no-untyped-call]  # It has no annotation.
+            picture = image.rotate(rotation, expand=True)
+    except (av.FFmpegError, StopIteration, IndexError):
+        return None
+    picture.thumbnail((1280, 1280))
+    file = io.BytesIO()
+    picture.convert("RGB").save(file, "JPEG", quality=82)
+    return file.getvalue()
 
 
 def faceted(record: dict[str, Any]) -> str:
@@ -129,10 +209,17 @@ def faceted(record: dict[str, Any]) -> str:
     raw, pieces, at = record["text"].encode(), [], 0
     for facet in sorted(record.get("facets", []), key=lambda one: one["index"]["byteStart"]):
         start, end = facet["index"]["byteStart"], facet["index"]["byteEnd"]
-        feature = facet["features"][0]
-        href = feature.get("uri") or "#"
-        pieces.append(html.escape(raw[at:start].decode(), quote=False))
-        pieces.append(f'<a href="{html.escape(href)}">{html.escape(raw[start:end].decode())}</a>')
+        uri = facet["features"][0].get("uri")
+        pieces.append(escaped(raw[at:start]))
+        said = escaped(raw[start:end])
+        # Mentions and tags lead into the platform, which is not here.
+        tag = f'<span class="tag">{said}</span>'
+        pieces.append(f'<a href="{html.escape(uri)}">{said}</a>' if uri else tag)
         at = end
-    pieces.append(html.escape(raw[at:].decode(), quote=False))
+    pieces.append(escaped(raw[at:]))
     return "".join(pieces).replace("\n", "<br>")
+
+
+def escaped(raw: bytes) -> str:
+    """Return text whose facets may have cut a character in two."""
+    return html.escape(raw.decode(errors="replace"), quote=False)
