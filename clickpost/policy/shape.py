@@ -174,15 +174,26 @@ class MediaRules(Sourced):
     polls: bool = Field(False, description="True where uploads are processed before the send.")
 
 
-class AltRules(Sourced):
-    """The description of an image for those who do not see it."""
+class AltLimit(Sourced):
+    """How long the description of one kind of medium may be."""
 
     limit: Amount | None = Field(None, description="Most units of `count`; null for no limit.")
     count: Count = Field("code_points", description="The unit in which the platform counts.")
+    bytes: Amount | None = Field(None, description="Most UTF-8 bytes, beside `limit`.")
+
+
+class AltRules(AltLimit):
+    """The description of a medium for those who do not see it."""
+
+    video: AltLimit | None = Field(None, description="What a video's may be, if other.")
     on: list[Literal["image", "video"]] = Field(
         ["image"],
         description="Which media carry it; empty where the platform has none.",
     )
+
+    def limits_of(self, kind: str) -> AltLimit:
+        """Return the limits for a medium of this kind."""
+        return self.video if kind == "video" and self.video is not None else self
 
 
 class ThreadRules(Sourced):

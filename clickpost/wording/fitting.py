@@ -322,16 +322,20 @@ def _alt(alt: str, kind: str, rules: AltRules, how: Fit, number: int, work: _Wor
         if alt:
             work.notes.append(f"alt of file {number}: left out, a {kind} has none here")
         return ""
-    if rules.limit is None or (found := units_of(alt, rules.count)) <= rules.limit:
-        return alt
-    unit = _UNITS[rules.count]
+    most = rules.limits_of(kind)
     limits = TextRules(
-        limit=rules.limit, count=rules.count, source=rules.source, checked=rules.checked
+        **most.model_dump(include={"limit", "count", "bytes"}),
+        source=most.source,
+        checked=most.checked,
     )
+    if _room(alt, limits):
+        return alt
     if how != "refuse" and (short := shorten(alt, limits)):
-        work.notes.append(f"alt of file {number}: shortened to {rules.limit} {unit}")
+        before, after = measure(alt, limits).units, measure(short, limits).units
+        unit = _UNITS[limits.count]
+        work.notes.append(f"alt of file {number}: shortened from {before} to {after} {unit}")
         return short
-    work.faults.append(Fault(f"alt of file {number}", f"{rules.limit} {unit}", f"{found} {unit}"))
+    work.faults += _too_long(alt, limits, 0, f"alt of file {number}")
     return alt
 
 

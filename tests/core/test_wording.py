@@ -256,6 +256,29 @@ def test_a_space_that_carries_an_accent_is_no_seam() -> None:
     assert not any(part.startswith("\u0301") for part in parts)
 
 
+@pytest.mark.parametrize(
+    ("alt", "kind", "found"),
+    [
+        ("a" * 2000, "image", None),
+        ("a" * 2001, "image", "2001 graphemes"),
+        ("a" * 1000, "video", None),
+        ("a" * 1001, "video", "1001 graphemes"),
+        ("👩‍👩‍👧‍👦" * 401, "video", "10025 bytes"),
+    ],
+)
+def test_a_description_is_held_to_the_limit_of_its_kind_of_medium(
+    alt: str, kind: str, found: str | None
+) -> None:
+    if found is None:
+        assert fitted("t", "bluesky", alts=[alt], kinds=[kind]).alts == (alt,)
+        return
+    with pytest.raises(ContentRejected) as refused:
+        fitted("t", "bluesky", alts=[alt], kinds=[kind])
+    assert [one.found for one in refused.value.faults] == [found]
+    (short,) = fitted("t", "bluesky", "shorten", alts=[alt], kinds=[kind]).alts
+    assert alt.startswith(short.rstrip("…"))
+
+
 def test_alt_text_is_carried_shortened_or_told_to_be_left_out() -> None:
     assert fitted("t", "mastodon", alts=["a boat"], kinds=["image"]).alts == ("a boat",)
     (alt,) = fitted("t", "mastodon", "shorten", alts=["boat " * 400], kinds=["image"]).alts
