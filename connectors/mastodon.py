@@ -540,6 +540,7 @@ def limits_of(instance: Mapping[str, Any]) -> dict[str, Any]:
     statuses, media = mapping_at(told, "statuses"), mapping_at(told, "media_attachments")
     most = _first(statuses.get("max_media_attachments"), instance.get("max_media_attachments"))
     size = instance.get("upload_limit")
+    images, containers = accepted(media.get("supported_mime_types"))
     limits: dict[str, dict[str, Any]] = {
         "text": {
             "limit": _first(statuses.get("max_characters"), instance.get("max_toot_chars")),
@@ -549,16 +550,58 @@ def limits_of(instance: Mapping[str, Any]) -> dict[str, Any]:
             "max": most,
             "bytes": _first(media.get("image_size_limit"), size),
             "pixels": media.get("image_matrix_limit"),
+            "formats": images,
         },
         "video": {
             "bytes": _first(media.get("video_size_limit"), size),
             "pixels": media.get("video_matrix_limit"),
             "fps": {"max": media.get("video_frame_rate_limit")},
+            "containers": containers,
         },
         "album": {"max": most},
         "alt": {"limit": _first(media.get("description_limit"), instance.get("description_limit"))},
     }
     return {name: known(section) for name, section in limits.items() if known(section)}
+
+
+#: Our words for the types that servers name; what is missing here, no policy of ours sends.
+_FORMATS = {
+    "image/jpeg": "jpeg",
+    "image/jpg": "jpeg",
+    "image/png": "png",
+    "image/gif": "gif",
+    "image/webp": "webp",
+    "image/heic": "heic",
+    "image/heif": "heic",
+    "image/avif": "avif",
+}
+_CONTAINERS = {
+    "video/mp4": "mp4",
+    "video/quicktime": "mov",
+    "video/webm": "webm",
+    "video/x-matroska": "mkv",
+    "video/x-msvideo": "avi",
+    "video/mpeg": "mpeg",
+}
+
+
+def accepted(told: object) -> tuple[list[str] | None, list[str] | None]:
+    """Return the image formats and the video containers that a list of MIME types permits.
+
+    An empty list means none of the kind; None means that the server does not limit it. Pleroma
+    says `application/octet-stream` for everything.
+    """
+    rows = told if isinstance(told, list) else []
+    types = {str(one).partition(";")[0].strip().lower() for one in rows}
+    if not types or types & {"application/octet-stream", "*/*"}:
+        return None, None
+    return _among(types, "image/*", _FORMATS), _among(types, "video/*", _CONTAINERS)
+
+
+def _among(types: set[str], everything: str, names: Mapping[str, str]) -> list[str] | None:
+    if everything in types:
+        return None
+    return list(dict.fromkeys(name for mime, name in names.items() if mime in types))
 
 
 def _first(*told: object) -> int | None:
@@ -579,7 +622,8 @@ def known(section: Mapping[str, Any]) -> dict[str, Any]:
     """Return the limits of a section, and what its sections know."""
     found: dict[str, Any] = {}
     for name, value in section.items():
-        told = known(value) if isinstance(value, Mapping) else number_of(value)
-        if told:
+        if isinstance(value, list):  # An empty one says that there is nothing to send.
+            found[name] = value
+        elif told := known(value) if isinstance(value, Mapping) else number_of(value):
             found[name] = told
     return found

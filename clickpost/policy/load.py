@@ -451,7 +451,11 @@ def policy_hash(policy: PlatformPolicy) -> str:
 
 
 def narrowed(policy: PlatformPolicy, limits: Mapping[str, Any]) -> PlatformPolicy:
-    """Return `policy` with the limits that a server told of itself; unknown words are ignored."""
+    """Return `policy` with the limits that a server told of itself; unknown words are ignored.
+
+    Numbers are in the plainest unit: bytes, seconds, bits a second. Of a list, what the server
+    does not take is left out; where nothing is left, it takes no such medium at all.
+    """
     update: dict[str, Any] = {}
     for section, told in limits.items():
         ours = getattr(policy, section, None)
@@ -464,12 +468,33 @@ def _overlaid(ours: BaseModel, told: Mapping[str, Any]) -> BaseModel:
     update: dict[str, Any] = {}
     for name, value in told.items():
         mine = getattr(ours, name, None)
-        if name not in type(ours).model_fields:
-            continue
+        kinds = _kinds_of(type(ours), name)
         if isinstance(mine, BaseModel) and isinstance(value, Mapping):
             update[name] = _overlaid(mine, value)
+        elif isinstance(mine, list) and isinstance(value, list):
+            update[name] = [one for one in mine if one in value]
         elif name == "links" and value == 0:  # Servers that count a link as written say so.
             update[name] = None
         elif isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-            update[name] = value
+            if timedelta in kinds:
+                update[name] = _span_of(value)
+            elif kinds & {int, float}:
+                update[name] = value
+    if [] in update.values() and "max" in type(ours).model_fields:
+        update["max"] = 0
     return ours.model_copy(update=update)
+
+
+def _kinds_of(model: type[BaseModel], name: str) -> set[Any]:
+    """Return the plain types that a field takes; none where the model has no such field."""
+    if name not in model.model_fields:
+        return set()
+    said = model.model_fields[name].annotation
+    return {getattr(one, "__origin__", one) for one in typing.get_args(said) or (said,)}
+
+
+def _span_of(seconds: float) -> timedelta:
+    try:
+        return timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        return timedelta.max

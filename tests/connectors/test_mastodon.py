@@ -158,7 +158,7 @@ MASTODON_4 = {
             "characters_reserved_per_url": 23,
         },
         "media_attachments": {
-            "supported_mime_types": ["image/jpeg"],
+            "supported_mime_types": ["image/jpeg", "image/heif", "video/mp4", "audio/mpeg"],
             "description_limit": 1500,
             "image_size_limit": 16777216,
             "image_matrix_limit": 33177600,
@@ -183,8 +183,13 @@ async def test_a_server_says_who_and_what_it_permits() -> None:
     assert (who.remote_id, who.handle, who.url) == (ME, "trwnh", "https://m.test/@trwnh")
     assert who.limits == {
         "text": {"limit": 500, "links": 23},
-        "images": {"max": 4, "bytes": 16777216, "pixels": 33177600},
-        "video": {"bytes": 103809024, "pixels": 8294400, "fps": {"max": 120}},
+        "images": {"max": 4, "bytes": 16777216, "pixels": 33177600, "formats": ["jpeg", "heic"]},
+        "video": {
+            "bytes": 103809024,
+            "pixels": 8294400,
+            "fps": {"max": 120},
+            "containers": ["mp4"],
+        },
         "album": {"max": 4},
         "alt": {"limit": 1500},
     }
@@ -257,6 +262,36 @@ def test_limits_of_odd_types_are_read_or_left_out() -> None:
         }
     }
     assert limits_of(told) == {"text": {"limit": 5000}, "video": {"bytes": 40894464}}
+
+
+JPEG_ONLY = ["image/jpeg", "image/pjpeg", "audio/mpeg"]
+
+
+@pytest.mark.parametrize(
+    ("told", "images", "containers"),
+    [
+        (["image/jpeg", "image/png", "video/mp4"], ["jpeg", "png"], ["mp4"]),
+        (["IMAGE/JPEG; q=1", "video/quicktime", "video/webm"], ["jpeg"], ["webm", "mov"]),
+        (["image/*", "video/mp4"], ["jpeg", "png", "webp", "gif"], ["mp4"]),
+        (["application/octet-stream"], ["jpeg", "png", "webp", "gif"], ["mp4", "webm", "mov"]),
+        ([], ["jpeg", "png", "webp", "gif"], ["mp4", "webm", "mov"]),
+        ("image/png", ["jpeg", "png", "webp", "gif"], ["mp4", "webm", "mov"]),
+        (JPEG_ONLY, ["jpeg"], []),
+    ],
+)
+def test_a_server_gets_only_the_formats_that_it_names(
+    told: object, images: list[str], containers: list[str]
+) -> None:
+    said = {"configuration": {"media_attachments": {"supported_mime_types": told}}}
+    policy = narrowed(POLICY, limits_of(said))
+    assert policy.images.formats == images
+    assert policy.video.containers == containers
+
+
+def test_a_server_that_names_no_video_gets_none() -> None:
+    said = {"configuration": {"media_attachments": {"supported_mime_types": JPEG_ONLY}}}
+    policy = narrowed(POLICY, limits_of(said))
+    assert (policy.images.max, policy.video.max) == (4, 0)
 
 
 async def test_a_number_as_id_and_a_null_address_are_fine() -> None:

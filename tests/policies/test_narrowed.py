@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from clickpost.policy.load import load_platforms, narrowed
 from clickpost.settings import PROJECT
 from clickpost.wording import measure
@@ -24,3 +26,24 @@ def test_a_server_that_allows_more_is_believed() -> None:
 def test_nonsense_and_unknown_words_change_nothing() -> None:
     told = {"text": {"limit": -1, "bytes": "many", "colour": 3}, "images": {"max": None}, "x": {}}
     assert narrowed(MASTODON, told) == MASTODON
+
+
+def test_a_number_of_seconds_becomes_a_duration() -> None:
+    told = narrowed(MASTODON, {"video": {"lasts": {"max": 900}}, "prepared": {"lives": 1e300}})
+    assert told.video.lasts.max == timedelta(minutes=15)
+    assert told.prepared.lives == timedelta.max
+
+
+def test_a_number_never_takes_the_place_of_a_word() -> None:
+    assert narrowed(MASTODON, {"text": {"count": 3, "source": 4, "required": 1}}) == MASTODON
+
+
+def test_formats_that_a_server_does_not_take_are_left_out_and_none_are_added() -> None:
+    told = narrowed(MASTODON, {"images": {"formats": ["heic", "png", "jpeg"]}})
+    assert told.images.formats == ["jpeg", "png"]
+    assert told.images.max == MASTODON.images.max
+
+
+def test_where_no_format_is_left_no_medium_of_the_kind_is_taken() -> None:
+    told = narrowed(MASTODON, {"images": {"max": 9, "formats": ["heic"]}})
+    assert (told.images.formats, told.images.max) == ([], 0)
