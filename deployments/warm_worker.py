@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.flows import Flow, load_flow_from_entrypoint
-from prefect.states import AwaitingRetry, Crashed
+from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from deployments._prefect_internals import (
     AsyncClientContext,
@@ -231,7 +231,12 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
             limit=200,
         )
         for run in runs:
-            if _is_dead(run.infrastructure_pid):
+            if not _is_dead(run.infrastructure_pid):
+                continue
+            if run.state is not None and run.state.is_cancelling():
+                off: State[Any] = Cancelled(message="its worker was killed while it was cancelled")
+                await self.client.set_flow_run_state(run.id, off, force=True)
+            else:
                 self._logger.warning("run %s lost its worker; it runs again", run.id)
                 crashed: State[Any] = Crashed(message="its worker was killed")
                 await self.client.set_flow_run_state(run.id, crashed, force=True)
