@@ -38,7 +38,10 @@ class Identity:
     scopes: tuple[str, ...] = ()
     limits: Mapping[str, Any] = field(default_factory=dict)
     """Limits the server tells of itself, in the words of the platform policy's sections
-    (e.g. `{"text": {"limit": 5000}, "images": {"max": 6}}`); empty where it tells none."""
+    (e.g. `{"text": {"limit": 5000}, "images": {"max": 6}}`); numbers in bytes, seconds and bits a
+    second; empty where it tells none."""
+    expires_at: datetime | None = None
+    """When the token ends that was handed to us, as told or assumed; None where it does not."""
 
 
 class Kind(StrEnum):

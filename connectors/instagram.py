@@ -15,7 +15,7 @@ import time
 import unicodedata
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,8 +50,6 @@ from connectors._api import Api, Problem, json_of, same_house, text_at
 from connectors._files import stream
 
 _SLACK = timedelta(minutes=2)
-#: What Meta documents for a long-lived token, where an answer does not say it.
-_LONG_LIVED = timedelta(days=60)
 #: The subcodes of content publishing all begin like this.
 _PUBLISHING = "2207"
 _SUBCODE = re.compile(rf"\b({_PUBLISHING}\d{{3}})\b")
@@ -83,7 +81,9 @@ class Connector:
             raise Reauthorize(
                 "a personal account cannot publish by API; make it a professional one"
             )
-        return identity_of(row)
+        rules = self.api.policy.tokens
+        ends = datetime.now(UTC) + rules.assumed if rules else None
+        return replace(identity_of(row), expires_at=ends)
 
     async def refresh(self) -> Tokens:
         """Exchange a long-lived token for a fresh one; it must be a day old and unexpired.
@@ -97,7 +97,10 @@ class Connector:
         response = await self._send("GET", url, step="refresh", params=query)
         answer = json_of(response, repeatable=True)
         token = text_at(answer, "access_token", call="refresh_access_token")
-        return Tokens({"access_token": token}, datetime.now(UTC) + life_of(answer))
+        rules = self.api.policy.tokens
+        lives = life_of(answer) or (rules.lives if rules else None)
+        ends = datetime.now(UTC) + lives if lives else None
+        return Tokens({"access_token": token}, ends)
 
     async def quota(self) -> Quota:
         """Return how many posts of today's are used."""
@@ -434,12 +437,12 @@ def regain(headers: Mapping[str, str]) -> dict[str, str]:
     return {"retry-after": str(longest * 60)} if longest else {}
 
 
-def life_of(answer: Mapping[str, Any]) -> timedelta:
-    """Return how long a fresh token lives."""
+def life_of(answer: Mapping[str, Any]) -> timedelta | None:
+    """Return how long a fresh token lives, None where the answer does not say it."""
     try:
         return timedelta(seconds=float(answer["expires_in"]))
-    except (KeyError, TypeError, ValueError):
-        return _LONG_LIVED
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def row_of(answer: Mapping[str, Any]) -> Mapping[str, Any]:

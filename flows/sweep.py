@@ -9,7 +9,7 @@ from prefect import State as PrefectState
 from prefect import flow
 
 from flows import _run
-from tasks import reporting, sending
+from tasks import renewing, reporting, sending
 
 
 @flow(name="sweep-deliveries")
@@ -19,6 +19,7 @@ async def sweep_deliveries() -> PrefectState[Any]:
     A send whose worker vanished becomes unknown and is looked for; what is overdue is sent or
     handled as its post's `late` policy says; processing is asked about.
     """
+    await renewing.due()  # Also for accounts that nothing is sent to.
     lost = await sending.lost()
     rows = await reporting.stuck_rows(lost)
     for post_id in sorted({row.post_id for row in rows if row.state == "planned"}):

@@ -62,7 +62,7 @@ async def connect(
             remote_id=who.remote_id,
             options=wish.options,
             limits=who.limits,
-            expires_at=expires_at,
+            expires_at=expires_at or who.expires_at,
         )
     )
 

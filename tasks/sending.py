@@ -21,7 +21,6 @@ from clickpost.contract import (
     Prepared,
     Publishes,
     Receipt,
-    Refreshes,
     Resumes,
     Sought,
 )
@@ -41,15 +40,13 @@ from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.publishing import Verdict
 from clickpost.store.tables import Connection, Delivery
-from tasks import _wiring, preparing
+from tasks import _wiring, preparing, renewing
 from tasks._wiring import House
 
 log = logger("sending")
 
 #: A lease outlives the slowest send; after it, a delivery still `sending` is `unknown`.
 LEASE = timedelta(minutes=15)
-#: A token that ends within this time is renewed before the send.
-SOON = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ async def ready(delivery_id: str) -> Step:
     connection = await house.store.connection(delivery.connection_id)
     policy = house.policy(connection)
     try:
-        await _renewed(house, connection, policy)
+        await renewing.renewed(house, connection, policy)
         wait = await preparing.upload(delivery_id)
     except Conflict:
         return Step((await house.store.delivery(delivery_id)).state, parked=True)
@@ -116,7 +113,7 @@ async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Ste
         return await _held(house, delivery, f"the connection is {connection.status}")
     policy = house.policy(connection)
     try:
-        await _renewed(house, connection, policy)
+        await renewing.renewed(house, connection, policy)
         wait = await preparing.upload(delivery.id)
     except ClickPostError as error:
         return await _not_prepared(house, delivery, connection, policy, error)
@@ -240,7 +237,7 @@ async def _refreshed(
     house: House, delivery_id: str, connection: Connection, policy: PlatformPolicy
 ) -> Step:
     try:
-        await _refresh(house, connection, policy)
+        await renewing.refresh(house, connection, policy)
     except Reauthorize as error:
         delivery = await house.store.delivery(delivery_id)
         await house.store.set_connection_status(connection.id, "paused", str(error))
@@ -249,30 +246,6 @@ async def _refreshed(
         log.warning("refresh failed", connection_id=connection.id, error=type(error).__name__)
         return Step((await house.store.delivery(delivery_id)).state, 5.0)
     return Step((await house.store.delivery(delivery_id)).state, 0.0)
-
-
-async def _renewed(house: House, connection: Connection, policy: PlatformPolicy) -> None:
-    """Renew a token that is about to end, before it costs an attempt."""
-    ends = connection.expires_at
-    if ends is not None and ends - datetime.now(UTC) < SOON:
-        try:
-            await _refresh(house, connection, policy)
-        except Transient:
-            log.warning("refresh put off", connection_id=connection.id)
-
-
-async def _refresh(house: House, connection: Connection, policy: PlatformPolicy) -> None:
-    """Refresh once for all workers: who waited for the lock takes what the first one got."""
-    before = connection.updated_at
-    async with house.store.refresh_lock(connection.id):
-        current = await house.store.connection(connection.id)
-        if current.updated_at > before:
-            return
-        connector = house.connector(await house.store.account(connection.id), policy)
-        if not isinstance(connector, Refreshes):
-            raise Reauthorize("the token is no longer accepted and cannot be refreshed")
-        await house.store.save_tokens(connection.id, await connector.refresh())
-        log.info("refreshed", connection_id=connection.id)
 
 
 def receipts_of(delivery: Delivery) -> list[Receipt]:

@@ -213,6 +213,18 @@ class Budget(Sourced):
     window: LastingSpan = Field(description="In how long, e.g. 3 h.")
 
 
+class TokenRules(Sourced):
+    """How long access tokens last that have to be renewed before they end."""
+
+    lives: LastingSpan = Field(description="How long a new one lasts, where no answer says it.")
+    assumed: LastingSpan = Field(
+        description="How long one of unknown age, as somebody hands it to us, is taken to last."
+    )
+    renew: LastingSpan = Field(
+        description="One that ends within this is renewed: before a send, and by the sweep."
+    )
+
+
 class Unknown(Sourced):
     """How a lost outcome is settled."""
 
@@ -310,6 +322,9 @@ class PlatformPolicy(Facts):
     thread: ThreadRules = Field(description="Whether posts can answer one another.")
     budget: list[Budget] = Field(description="How much may be sent.")
     cost: Annotated[str, Field(description="What a post costs, in words.")] = "free"
+    tokens: TokenRules | None = Field(
+        None, description="How tokens are renewed ahead of their end, where they have to be."
+    )
     unknown: Unknown = Field(description="How a lost outcome is settled.")
     prepared: PreparedRules = Field(description="How long uploads last.")
     processing: Processing = Field(description="How to ask how far the platform has come.")

@@ -152,6 +152,8 @@ class Connections(Base):
             sealed = self.vault.seal(row.id, {**before, **fresh})
             row.secrets, row.data_key, row.key_id = sealed.secrets, sealed.data_key, sealed.key_id
             row.expires_at, row.updated_at = tokens.expires_at, now()
+            if row.status == "active":
+                row.status_reason = None
             await session.flush()
             await append(session, "connection.refreshed", row.id, {"keys": sorted(fresh)})
 
@@ -162,6 +164,16 @@ class Connections(Base):
             row.status, row.status_reason, row.updated_at = status, reason, now()
             await session.flush()
             await append(session, f"connection.{status}", row.id, {})
+
+    async def note_renewal_failed(self, connection_id: str, reason: str) -> None:
+        """Say why the token, which still works, was not renewed; a pause keeps its own reason."""
+        async with self.transaction() as session:
+            row = await session.get_one(Connection, connection_id, with_for_update=True)
+            if row.status != "active":
+                return
+            row.status_reason, row.updated_at = reason, now()
+            await session.flush()
+            await append(session, "connection.not_renewed", row.id, {})
 
     @asynccontextmanager
     async def refresh_lock(self, connection_id: str) -> AsyncIterator[None]:

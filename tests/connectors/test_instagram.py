@@ -640,6 +640,29 @@ async def test_a_token_of_instagram_login_is_refreshed_with_its_own_grant() -> N
     assert dict(asked.params) == {"grant_type": "ig_refresh_token", "access_token": TOKEN}
 
 
+@pytest.mark.parametrize("said", [{}, {"expires_in": None}, {"expires_in": "soon"}])
+async def test_a_fresh_token_without_an_end_lives_as_the_policy_says(said: dict[str, Any]) -> None:
+    speaker, _ = made(ok(access_token="IGAAfresh", **said))
+    ends = (await speaker.refresh()).expires_at
+    assert ends is not None
+    assert abs(ends - datetime.now(UTC) - timedelta(days=60)) < timedelta(minutes=1)
+
+
+async def test_a_token_of_unknown_age_is_taken_to_end_within_days() -> None:
+    speaker, _ = made(ok(user_id=IG, username="acme", account_type="BUSINESS"))
+    ends = (await speaker.whoami()).expires_at
+    assert ends is not None
+    assert POLICY.tokens is not None
+    assert abs(ends - datetime.now(UTC) - POLICY.tokens.assumed) < timedelta(minutes=1)
+    # Meta renews no token that is younger than a day.
+    assert POLICY.tokens.assumed - POLICY.tokens.renew >= timedelta(days=1)
+
+
+async def test_of_a_token_of_facebook_login_no_end_is_assumed() -> None:
+    speaker, _ = made(ok(id=IG, username="acme"), base=FACEBOOK)
+    assert (await speaker.whoami()).expires_at is None
+
+
 async def test_a_token_of_facebook_login_is_renewed_by_its_owner_only() -> None:
     speaker, meta = made(base=FACEBOOK)
     with pytest.raises(Reauthorize):
