@@ -59,6 +59,7 @@ class Processes:
         """Start a part, detached from this terminal; raise Unavailable where its port is taken."""
         if part.port:
             refuse_taken(part)
+        self._no_orphans(part.name)
         log = self.logs / f"{part.name}.log"
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
@@ -76,6 +77,21 @@ class Processes:
         kept = {"pid": process.pid, "born": found.create_time()}
         (self.runs / f"{part.name}.json").write_text(json.dumps(kept))
         return found
+
+    def _no_orphans(self, name: str) -> None:
+        """End what a killed part left running in its session (a worker's ffmpeg)."""
+        try:
+            session = int(json.loads((self.runs / f"{name}.json").read_text())["pid"])
+        except (OSError, ValueError, KeyError):
+            return
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(session).status() != psutil.STATUS_ZOMBIE:
+                return  # It lives, or its id is somebody else's by now.
+        for one in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if os.getsid(one.pid) == session and one.pid != session:
+                    one.kill()
+                    one.wait(5)
 
     def wait(self, part: Part, process: psutil.Process, tick: Callable[[], None]) -> None:
         """Wait until the part is well; raise Unavailable with the end of its log where it died."""

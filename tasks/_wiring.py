@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 from dataclasses import dataclass
 
@@ -33,6 +34,10 @@ class House:
     client: httpx.AsyncClient
     cache: Cache
     name: str
+
+    def holder(self) -> str:
+        """Return a new name to hold a lease under: two steps of one process never share one."""
+        return f"{self.name}#{secrets.token_hex(4)}"
 
     def policy(self, connection: Connection) -> PlatformPolicy:
         """Return the platform's policy, narrowed by what the account's own server told."""
@@ -81,11 +86,13 @@ def is_dead(owner: str) -> bool:
 
     Of another machine's processes nothing is known: their leases run out.
     """
-    host, _, rest = owner.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not rest.isdigit():
+    host, _, rest = owner.partition("#")[0].rpartition(":")[0].rpartition(":")
+    born = owner.partition("#")[0].rpartition(":")[2]
+    if host != socket.gethostname() or not (rest.isdigit() and born.isdigit()):
         return False
     try:
-        return _name_of(psutil.Process(int(rest))) != owner
+        # The clock may have been set since: a birth moves by it.
+        return abs(psutil.Process(int(rest)).create_time() - int(born)) > 2
     except psutil.Error:
         return True
 

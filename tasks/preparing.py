@@ -42,6 +42,7 @@ class Job:
     connection: Connection
     policy: PlatformPolicy
     wish: Wish
+    holder: str
     media: tuple[Enclosed, ...] = ()
     wording: Wording | None = None
     notes: list[str] = field(default_factory=list)
@@ -76,7 +77,7 @@ async def _kept_up(house: House, jobs: list[Job]) -> AsyncIterator[None]:
         while True:
             await asyncio.sleep(LEASE.total_seconds() / 3)
             for job in jobs:
-                await house.store.lease(job.delivery.id, house.name, LEASE)
+                await house.store.lease(job.delivery.id, job.holder, LEASE)
 
     task = asyncio.create_task(renew())
     try:
@@ -93,7 +94,7 @@ async def _given_back(house: House, jobs: list[Job], error: BaseException) -> No
     ours = isinstance(error, Exception)
     for job in jobs:
         current = await house.store.delivery(job.delivery.id)
-        if current.state is not State.PREPARING or current.message is not None:
+        if current.state is not State.PREPARING or current.lease_owner != job.holder:
             continue
         tries = current.attempts + int(ours)
         spent = tries >= publishing.MOST_ATTEMPTS
@@ -118,13 +119,14 @@ async def _jobs(house: House, post_id: str) -> list[Job]:
         if delivery.state is not State.PLANNED:
             continue
         connection = await house.store.connection(delivery.connection_id)
+        holder = house.holder()
         try:
             moved = await house.store.move(
                 delivery.id,
                 State.PLANNED,
                 State.PREPARING,
                 message=None,
-                lease_owner=house.name,
+                lease_owner=holder,
                 lease_until=datetime.now(UTC) + LEASE,
             )
         except Conflict:
@@ -136,6 +138,7 @@ async def _jobs(house: House, post_id: str) -> list[Job]:
                 connection=connection,
                 policy=house.policy(connection),
                 wish=wish_of(file, media, connection.platform, ref),
+                holder=holder,
             )
         )
     log.info("composing", post_id=post_id, deliveries=len(jobs))
@@ -234,14 +237,17 @@ async def _stored(house: House, job: Job) -> bool:
     if job.wording is None:
         return False
     parts = [_part(job, number, text) for number, text in enumerate(job.wording.parts)]
-    await house.store.save_message(
-        job.delivery.id,
-        message=parts,
-        content_hash=publishing.content_hash(parts),
-        policy_hash=policy_hash(job.policy),
-        notes=job.notes,
-    )
-    return True
+    with suppress(Conflict):  # Another worker took it over, and goes on with it.
+        await house.store.save_message(
+            job.delivery.id,
+            message=parts,
+            content_hash=publishing.content_hash(parts),
+            policy_hash=policy_hash(job.policy),
+            notes=job.notes,
+            holder=job.holder,
+        )
+        return True
+    return False
 
 
 def _part(job: Job, number: int, text: str) -> dict[str, Any]:
@@ -321,14 +327,15 @@ async def upload(delivery_id: str) -> float | None:
     when it is ready or no longer ours to prepare. May run twice.
     """
     house = await _wiring.house()
-    if not await house.store.lease(delivery_id, house.name, LEASE):
+    holder = house.holder()
+    if not await house.store.lease(delivery_id, holder, LEASE):
         delivery = await house.store.delivery(delivery_id)
-        return 5.0 if delivery.state in (State.PREPARING, State.READY) else None
+        return 3.0 if delivery.state in (State.PREPARING, State.READY) else None
     try:
         return await _uploaded(house, delivery_id)
     finally:
         with anyio.CancelScope(shield=True):
-            await house.store.release(delivery_id, house.name)
+            await house.store.release(delivery_id, holder)
 
 
 async def _uploaded(house: House, delivery_id: str) -> float | None:

@@ -115,6 +115,8 @@ async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Ste
     try:
         await renewing.renewed(house, connection, policy)
         wait = await preparing.upload(delivery.id)
+    except Conflict:  # Somebody else is at it: that is no failure of the post.
+        raise
     except ClickPostError as error:
         return await _not_prepared(house, delivery, connection, policy, error)
     if wait is not None:
@@ -161,36 +163,46 @@ async def _parts(
     if not isinstance(connector, Publishes):
         raise UnexpectedResponse(f"{connection.platform} cannot publish")
     receipts = receipts_of(delivery)
+    job = Sending(house, delivery, connector, house.holder(), run_id)
     for number in range(len(receipts), len(delivery.message or [])):
-        outcome, verdict = await _part(house, delivery, connector, number, tuple(receipts), run_id)
+        outcome, verdict = await _part(job, number, tuple(receipts))
         if not isinstance(outcome, Receipt):
             return await _after(house, delivery.id, connection, policy, verdict)
         receipts.append(outcome)
     return Step(State.LIVE)
 
 
+@dataclass(frozen=True)
+class Sending:
+    """One going through a delivery's parts; its holder's lease keeps every other one out."""
+
+    house: House
+    delivery: Delivery
+    connector: Publishes
+    holder: str
+    run_id: str | None
+
+
 async def _part(
-    house: House,
-    delivery: Delivery,
-    connector: Publishes,
-    number: int,
-    after: tuple[Receipt, ...],
-    run_id: str | None,
+    job: Sending, number: int, after: tuple[Receipt, ...]
 ) -> tuple[Receipt | Pending | BaseException, Verdict]:
     """Write the intent, make the one call, write the verdict."""
+    house, delivery = job.house, job.delivery
     key = preparing.part_key(delivery, number)
     attempt = await house.store.begin_attempt(
         delivery.id,
-        worker=house.name,
+        worker=job.holder,
         part=number,
         intent={"content": delivery.content_hash, "key": key},
         lease=LEASE,
-        run_id=run_id,
+        run_id=job.run_id,
     )
     began = monotonic()
     outcome: Receipt | Pending | BaseException
     try:
-        outcome = await connector.publish(Prepared(attempt.prepared[number]["state"]), key, after)
+        outcome = await job.connector.publish(
+            Prepared(attempt.prepared[number]["state"]), key, after
+        )
     except BaseException as error:
         outcome = error
     last = number == len(delivery.message or []) - 1

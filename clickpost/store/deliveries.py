@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import cast, func, literal, or_, text, update
@@ -13,15 +14,16 @@ from sqlmodel import col, select
 
 from clickpost import ids
 from clickpost.contract import Pending, Receipt
-from clickpost.delivery import State, may_move
+from clickpost.delivery import STOPPABLE, State, may_move
 from clickpost.errors import Conflict, PlatformError
 from clickpost.publishing import Verdict
 from clickpost.store._base import Base, append, now
-from clickpost.store.tables import Attempt, Connection, Delivery, Rendition
+from clickpost.store.tables import Attempt, Connection, Delivery, Post, Rendition
 
 #: What nobody has moved for this long has no live run.
 STUCK_AFTER = timedelta(seconds=100)
 _OPEN = (State.PLANNED, State.PREPARING, State.READY)
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class DeliveryLine:
     due_at: datetime | None
     not_before: datetime | None
     live_at: datetime | None
+    run_id: str | None
     created_at: datetime
     updated_at: datetime
 
@@ -92,9 +95,10 @@ class Deliveries(Base):
         reason: str | None = None,
         who_acts: str | None = None,
         actor: str = "engine",
+        because: Mapping[str, str] = _NOTHING,
         **columns: Any,
     ) -> Delivery:
-        """Move a delivery by one guarded UPDATE and one ledger line.
+        """Move a delivery by one guarded UPDATE and one ledger line, which tells `because` too.
 
         Raises Conflict where it is no longer in `before`, or where no way leads there.
         """
@@ -110,7 +114,7 @@ class Deliveries(Base):
                 who_acts=who_acts,
                 **columns,
             )
-            facts = {"from": before.value, "to": after.value}
+            facts = {"from": before.value, "to": after.value, **because}
             await append(session, "delivery.moved", delivery_id, facts, actor)
         return row
 
@@ -128,13 +132,15 @@ class Deliveries(Base):
         content_hash: str,
         policy_hash: str,
         notes: list[str],
+        holder: str,
     ) -> None:
-        """Keep what the target will get, while the delivery is being prepared."""
+        """Keep what the target will get; Conflict where `holder` no longer prepares it."""
         async with self.transaction() as session:
             await _changed(
                 session,
                 delivery_id,
                 (State.PREPARING,),
+                col(Delivery.lease_owner) == holder,
                 message=message,
                 content_hash=content_hash,
                 policy_hash=policy_hash,
@@ -198,7 +204,8 @@ class Deliveries(Base):
         """Write the intent and take the delivery, in one transaction, before anything leaves.
 
         A first part goes from `ready` to `sending`; a further part of a thread needs our own
-        lease on the `sending` delivery. Raises Conflict where somebody else was faster.
+        lease on the `sending` delivery. Raises Conflict where somebody else was faster, where
+        this part is there already, or where its time was put off meanwhile.
         """
         moment = now()
         async with self.transaction() as session:
@@ -207,6 +214,8 @@ class Deliveries(Base):
                 delivery_id,
                 (State.READY, State.SENDING),
                 _taken_by(worker),
+                _is_next(part),
+                _is_due(moment),
                 state=State.SENDING,
                 attempts=Delivery.attempts + 1,
                 lease_owner=worker,
@@ -363,6 +372,11 @@ class Deliveries(Base):
         """Return a post's deliveries for tables and flows."""
         return await self._lines(_LINE.where(col(Delivery.post_id) == post_id))
 
+    async def stoppable_lines(self, run_ids: Sequence[str]) -> list[DeliveryLine]:
+        """Return what the flow runs `run_ids` were to send and what can still be called off."""
+        stoppable = col(Delivery.state).in_(STOPPABLE)
+        return await self._lines(_LINE.where(col(Post.flow_run_id).in_(run_ids), stoppable))
+
     async def due_lines(self, moment: datetime) -> list[DeliveryLine]:
         """Return what is due at or before `moment` and not yet sent."""
         due = func.greatest(Delivery.due_at, Delivery.not_before)
@@ -405,8 +419,9 @@ class Deliveries(Base):
 
 
 _LINE: Any = (
-    select(Delivery, col(Connection.platform), col(Connection.name))
+    select(Delivery, col(Connection.platform), col(Connection.name), col(Post.flow_run_id))
     .join(Connection, col(Connection.id) == col(Delivery.connection_id))
+    .join(Post, col(Post.id) == col(Delivery.post_id))
     .order_by(col(Connection.platform), col(Connection.name))
 )
 
@@ -416,7 +431,7 @@ def _renditions(message: list[dict[str, Any]] | None) -> list[str]:
 
 
 def _line(row: Any, labels: dict[str, str]) -> DeliveryLine:
-    delivery, platform, name = row
+    delivery, platform, name, run_id = row
     renditions = _renditions(delivery.message)
     return DeliveryLine(
         id=delivery.id,
@@ -435,6 +450,7 @@ def _line(row: Any, labels: dict[str, str]) -> DeliveryLine:
         due_at=delivery.due_at,
         not_before=delivery.not_before,
         live_at=delivery.live_at,
+        run_id=run_id,
         created_at=delivery.created_at,
         updated_at=delivery.updated_at,
     )
@@ -446,6 +462,17 @@ def _taken_by(worker: str) -> Any:
     ready = (col(Delivery.state) == State.READY) & or_(free, col(Delivery.lease_owner) == worker)
     ours = (col(Delivery.state) == State.SENDING) & (col(Delivery.lease_owner) == worker)
     return or_(ready, ours)
+
+
+def _is_next(part: int) -> Any:
+    """Return the condition that exactly the parts before `part` are there."""
+    there = func.jsonb_array_length(func.coalesce(Delivery.receipts, text("'[]'::jsonb")))
+    return there == part
+
+
+def _is_due(moment: datetime) -> Any:
+    """Return the condition that neither due time nor budget asks to wait."""
+    return func.coalesce(func.greatest(Delivery.due_at, Delivery.not_before), moment) <= moment
 
 
 async def _next_number(session: Any, delivery_id: str) -> int:

@@ -7,7 +7,7 @@ import itertools
 import multiprocessing
 import shutil
 import stat
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -42,10 +42,10 @@ async def _posted(store: Store, key: str | None = None) -> str:
 
 async def _ready(store: Store) -> str:
     delivery_id = await _posted(store)
-    await store.move(delivery_id, State.PLANNED, State.PREPARING)
+    await store.move(delivery_id, State.PLANNED, State.PREPARING, lease_owner="w")
     part = {"text": "hello", "media": []}
     await store.save_message(
-        delivery_id, message=[part], content_hash="c", policy_hash="p", notes=[]
+        delivery_id, message=[part], content_hash="c", policy_hash="p", notes=[], holder="w"
     )
     await store.save_prepared(delivery_id, [{"state": {"rkey": "a"}, "ready": True}])
     await store.move(delivery_id, State.PREPARING, State.READY)
@@ -92,6 +92,38 @@ async def test_of_many_senders_one_wins(store: Store) -> None:
     assert len(won) == 1
     assert all(isinstance(one, Conflict) for one in done if isinstance(one, BaseException))
     assert len(await store.attempts_of(delivery_id)) == 1
+
+
+async def test_a_sender_with_an_old_view_of_the_row_does_not_send(store: Store) -> None:
+    """Meanwhile another sent this part, and the row is ready for the next."""
+    delivery_id = await _ready(store)
+    started = await _begin(store, delivery_id)
+    receipt = Receipt("r1", "https://example.org/r1", {})
+    await store.settle(started, verdict_of(receipt, 1), receipt, last=False, seconds=0.1)
+    await store.move(delivery_id, State.SENDING, State.READY, lease_owner=None, lease_until=None)
+    with pytest.raises(Conflict):
+        await _begin(store, delivery_id)
+
+
+@pytest.mark.parametrize("column", ["due_at", "not_before"])
+async def test_what_was_put_off_meanwhile_is_not_sent(store: Store, column: str) -> None:
+    delivery_id = await _ready(store)
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    async with store.engine.begin() as connection:
+        await connection.exec_driver_sql(
+            f"UPDATE delivery SET {column} = %s WHERE id = %s", (later, delivery_id)
+        )
+    with pytest.raises(Conflict):
+        await _begin(store, delivery_id)
+
+
+async def test_only_its_holder_says_what_a_target_gets(store: Store) -> None:
+    delivery_id = await _posted(store)
+    await store.move(delivery_id, State.PLANNED, State.PREPARING, lease_owner="w")
+    with pytest.raises(Conflict):
+        await store.save_message(
+            delivery_id, message=[], content_hash="c", policy_hash="p", notes=[], holder="v"
+        )
 
 
 async def test_what_is_being_sent_cannot_be_prepared_anew(store: Store) -> None:
