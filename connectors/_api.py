@@ -275,7 +275,20 @@ def redacted(message: str) -> str | None:
     return _HIDDEN.sub("[…]", message)[:300] or None
 
 
-def json_of(response: httpx.Response, *, repeatable: bool) -> dict[str, Any]:
+class Answer(dict[str, Any]):
+    """A JSON object, and the HTTP status with which it, or what it was cut from, came."""
+
+    def __init__(self, body: Mapping[str, Any], status: int | None) -> None:
+        super().__init__(body)
+        self.status = status
+
+
+def http_status_of(body: Mapping[str, Any]) -> int | None:
+    """Return the HTTP status with which `body` came, None where nobody kept it."""
+    return body.status if isinstance(body, Answer) else None
+
+
+def json_of(response: httpx.Response, *, repeatable: bool) -> Answer:
     """Return the JSON object of a 2xx answer.
 
     A broken answer to a call that must not run twice is `OutcomeUnknown`: it may have happened.
@@ -286,7 +299,7 @@ def json_of(response: httpx.Response, *, repeatable: bool) -> dict[str, Any]:
     except (ValueError, RecursionError):
         body = None
     if isinstance(body, dict):
-        return body
+        return Answer(body, response.status_code)
     if repeatable:
         raise UnexpectedResponse(f"{call} answered no JSON object", status=response.status_code)
     raise OutcomeUnknown(f"{call} answered no JSON object", status=response.status_code)
@@ -301,8 +314,8 @@ def text_at(body: Mapping[str, Any], *path: str, call: str, repeatable: bool = T
         return str(value)
     place = ".".join(path)
     if repeatable:
-        raise UnexpectedResponse(f"{call} answered without {place}")
-    raise OutcomeUnknown(f"{call} answered without {place}")
+        raise UnexpectedResponse(f"{call} answered without {place}", status=http_status_of(body))
+    raise OutcomeUnknown(f"{call} answered without {place}", status=http_status_of(body))
 
 
 def same_house(url: str, *bases: str) -> bool:

@@ -43,7 +43,15 @@ from clickpost.errors import (
     UnexpectedResponse,
 )
 from clickpost.wording import Entity, Link, Mention, Tag, entities
-from connectors._api import Api, Problem, json_of, plain_problem, text_at
+from connectors._api import (
+    Answer,
+    Api,
+    Problem,
+    http_status_of,
+    json_of,
+    plain_problem,
+    text_at,
+)
 from connectors._files import stream
 
 POST = "app.bsky.feed.post"
@@ -449,10 +457,11 @@ def pds_of(document: Any) -> str | None:
     return None
 
 
-def status_of(answer: Mapping[str, Any]) -> dict[str, Any]:
+def status_of(answer: Mapping[str, Any]) -> Answer:
     """Return the job status, wrapped (as the lexicon says) or bare (as the service answers)."""
     wrapped = answer.get("jobStatus")
-    return dict(wrapped if isinstance(wrapped, Mapping) else answer)
+    job = wrapped if isinstance(wrapped, Mapping) else answer
+    return Answer(job, http_status_of(answer))
 
 
 def blob_of(answer: Mapping[str, Any], call: str) -> dict[str, Any]:
@@ -460,7 +469,7 @@ def blob_of(answer: Mapping[str, Any], call: str) -> dict[str, Any]:
     blob = answer.get("blob")
     if isinstance(blob, Mapping):
         return dict(blob)
-    raise UnexpectedResponse(f"{call} answered without blob")
+    raise UnexpectedResponse(f"{call} answered without blob", status=http_status_of(answer))
 
 
 def tid(now_us: int | None = None) -> str:

@@ -46,7 +46,7 @@ from clickpost.errors import (
     Unavailable,
     UnexpectedResponse,
 )
-from connectors._api import Api, Problem, json_of, same_house, text_at
+from connectors._api import Api, Problem, http_status_of, json_of, same_house, text_at
 from connectors._files import stream
 
 _SLACK = timedelta(minutes=2)
@@ -456,7 +456,7 @@ def identity_of(answer: Mapping[str, Any]) -> Identity:
     row = row_of(answer)
     remote_id = row.get("user_id") or row.get("id")
     if not remote_id:
-        raise UnexpectedResponse("GET me answered without user_id")
+        raise UnexpectedResponse("GET me answered without user_id", status=http_status_of(answer))
     handle = str(row.get("username") or remote_id)
     return Identity(remote_id=str(remote_id), handle=handle, name=str(row.get("name") or ""))
 

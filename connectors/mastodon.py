@@ -317,7 +317,7 @@ def list_of(response: httpx.Response) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, list):
-        raise UnexpectedResponse("GET statuses answered no list")
+        raise UnexpectedResponse("GET statuses answered no list", status=response.status_code)
     return [one for one in body if isinstance(one, dict)]
 
 

@@ -39,7 +39,16 @@ from clickpost.errors import (
     Transient,
     UnexpectedResponse,
 )
-from connectors._api import Api, Problem, json_of, plain_problem, same_house, text_at
+from connectors._api import (
+    Answer,
+    Api,
+    Problem,
+    http_status_of,
+    json_of,
+    plain_problem,
+    same_house,
+    text_at,
+)
 from connectors._files import stream
 
 #: Google answers under either name, and a session may live at the other one.
@@ -322,10 +331,11 @@ class Connector:
 
     async def _channel(self, step: str) -> dict[str, Any]:
         query = {"part": "snippet,contentDetails,status", "mine": "true"}
-        items = (await self._get("channels", step, query)).get("items") or []
+        answer = await self._get("channels", step, query)
+        items = answer.get("items") or []
         if not items:
             raise Reauthorize("this Google account has no YouTube channel")
-        return dict(items[0])
+        return Answer(items[0], http_status_of(answer))
 
     async def _get(self, name: str, step: str, query: Mapping[str, str]) -> dict[str, Any]:
         response = await self._send("GET", self._url(name), step, params=dict(query))

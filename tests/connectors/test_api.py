@@ -352,6 +352,15 @@ def test_an_id_that_is_not_there_is_never_made_up(body: dict[str, Any]) -> None:
     assert text_at({"a": {"id": 7}}, "a", "id", call="call") == "7"
 
 
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_an_answer_without_its_id_tells_the_status_with_which_it_came(repeatable: bool) -> None:
+    request = httpx.Request("POST", URL)
+    answer = json_of(httpx.Response(201, json={"a": {}}, request=request), repeatable=repeatable)
+    with pytest.raises(UnexpectedResponse if repeatable else OutcomeUnknown) as caught:
+        text_at(answer, "a", "id", call="call", repeatable=repeatable)
+    assert caught.value.status == 201
+
+
 @pytest.mark.parametrize(
     ("url", "same"),
     [
