@@ -57,6 +57,10 @@ CANCELLABLE = frozenset(
     {S.PLANNED, S.PREPARING, S.READY, S.AWAITING_APPROVAL, S.HELD, S.FAILED, S.MISSED, S.DRAFTED}
 )
 
+#: States that would go on by themselves (a held one, once its account is connected again), and
+#: from which nothing has left: these end when the run that was to send them is cancelled.
+STOPPABLE = frozenset({S.PLANNED, S.PREPARING, S.READY, S.AWAITING_APPROVAL, S.HELD})
+
 
 def may_move(before: State, after: State) -> bool:
     """Say whether a delivery may go from `before` to `after`."""

@@ -149,6 +149,24 @@ def timing(
 
 
 @dataclass(frozen=True)
+class CalledOff:
+    """The run that was to send it is cancelled: it becomes `state`, because of `reason`."""
+
+    state: State
+    reason: str
+    who_acts: str | None = None
+
+
+def called_off(parts_there: int) -> CalledOff:
+    """Say what becomes of a delivery whose run was cancelled before all of it was sent."""
+    if parts_there == 0:
+        return CalledOff(State.CANCELLED, "its run was cancelled in Prefect before it was sent")
+    count = "part 1" if parts_there == 1 else f"{parts_there} parts"
+    reason = f"its run was cancelled in Prefect after {count} of its thread had been sent"
+    return CalledOff(State.FAILED, reason, "an operator")
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What an attempt came to: the row's next state, and who must act with which reason."""
 

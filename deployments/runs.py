@@ -12,6 +12,9 @@ import httpx
 from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 
+#: A run in one of these states sends nothing any more.
+_OVER = ("CANCELLING", "CANCELLED", "COMPLETED", "FAILED", "CRASHED")
+
 
 def api_url(settings: Settings) -> str:
     """Return the address of Prefect's API."""
@@ -43,7 +46,8 @@ def start(
 ) -> str:
     """Create a run of `flow`'s deployment, now or `at` a moment, and return its id.
 
-    The same idempotency `key` returns the run that exists. Raises Unavailable, with what to do,
+    The same idempotency `key` returns the run that exists, unless that one has ended (somebody
+    cancelled it, say): then a new one is made. Raises Unavailable, with what to do,
     where Prefect cannot be reached or does not know the deployment.
     """
     body: dict[str, Any] = {
@@ -64,8 +68,11 @@ def start(
             if deployment.status_code == httpx.codes.NOT_FOUND:
                 raise Unavailable(f"Prefect does not know the flow {flow}. Run: clickpost up")
             deployment.raise_for_status()
-            made = client.post(f"/deployments/{deployment.json()['id']}/create_flow_run", json=body)
-            made.raise_for_status()
+            address = f"/deployments/{deployment.json()['id']}/create_flow_run"
+            made = client.post(address, json=body).raise_for_status()
+            while key is not None and made.json()["state_type"] in _OVER:
+                body["idempotency_key"] = f"{body['idempotency_key']} again"
+                made = client.post(address, json=body).raise_for_status()
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         raise Unavailable(f"Prefect refused to start {flow}: HTTP {status}") from None

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
+import anyio
+from prefect import Flow, task
 from prefect import State as PrefectState
-from prefect import task
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from clickpost import publishing
 from clickpost.delivery import State
 from clickpost.logs import logger
-from tasks import preparing, reporting, sending
+from tasks import calling_off, preparing, reporting, sending
 from tasks.sending import Step
 
 log = logger("flows")
+
+T = TypeVar("T")
 
 #: How long one run follows a platform's processing before the sweep takes over.
 PATIENCE = 90.0
@@ -59,10 +66,25 @@ async def take_down(delivery_id: str, post_id: str, connection: str) -> Step:
     return await sending.take_down(delivery_id)
 
 
+@task(name="call-off", task_run_name="call-off {post_id} {connection}")
+async def call_off(delivery_id: str, post_id: str, connection: str) -> Step:
+    """Cancel one delivery, because the run that was to send it is cancelled."""
+    return Step(await calling_off.stop(delivery_id) or State.CANCELLED, parked=True)
+
+
 @task(name="report", task_run_name="report {post_id}")
 async def report(post_id: str) -> None:
     """Write the post's report: where it is, and who must act next."""
     await reporting.report(post_id)
+
+
+async def when_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: PrefectState[Any]) -> None:
+    """Call off what a cancelled run was to send; Prefect calls this while the run is cancelled.
+
+    What was just being sent has ended or is of unknown outcome by now; both stay.
+    """
+    for post_id in await calling_off.by_runs([str(flow_run.id)]):
+        await reporting.report(post_id)
 
 
 async def deliver(row: reporting.Row) -> Step:
@@ -84,6 +106,8 @@ async def deliver(row: reporting.Row) -> Step:
 async def _next(row: reporting.Row, step: Step) -> Step:
     named = (row.delivery_id, row.post_id, row.connection)
     match step.state:
+        case State.PREPARING | State.READY if row.called_off:
+            return await call_off(*named)
         case State.PREPARING if row.has_media:
             return await upload(*named)
         case State.PREPARING | State.READY:
@@ -96,6 +120,26 @@ async def _next(row: reporting.Row, step: Step) -> Step:
             return Step(step.state, parked=True)
 
 
+async def side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+    """Do all of it at once, each to its own end; return what came of each, in order.
+
+    Not `asyncio.gather`: it would hand a cancel on again and again, even into the shield under
+    which a send writes down what came of it.
+    """
+    done: dict[int, T | BaseException] = {}
+
+    async def one(number: int, work: Coroutine[Any, Any, T]) -> None:
+        try:
+            done[number] = await work
+        except Exception as error:
+            done[number] = error
+
+    async with anyio.create_task_group() as group:
+        for number, work in enumerate(works):
+            group.start_soon(one, number, work)
+    return [done[number] for number in sorted(done)]
+
+
 def ended(steps: Sequence[Step | BaseException], what: str = "") -> PrefectState[Any]:
     """Return the run's end state: failed where somebody must act, and a message that counts."""
     broken = [step for step in steps if isinstance(step, BaseException)]
@@ -105,7 +149,7 @@ def ended(steps: Sequence[Step | BaseException], what: str = "") -> PrefectState
         kinds = ", ".join(sorted({type(error).__name__ for error in broken}))
         message += f"; {len(broken)} stopped by an error of ours ({kinds})"
     bad = {State.FAILED, State.HELD, State.MISSED, State.UNKNOWN} & counts.keys()
-    return Failed(message=message) if broken or bad else Completed(message=message)
+    return _told(message, failed=bool(broken or bad))
 
 
 def taken(steps: Sequence[Step | BaseException]) -> PrefectState[Any]:
@@ -113,14 +157,29 @@ def taken(steps: Sequence[Step | BaseException]) -> PrefectState[Any]:
     done = [step for step in steps if isinstance(step, Step)]
     removed = sum(step.state is State.REMOVED for step in done)
     message = f"{removed} of {len(steps)} taken down"
-    return Completed(message=message) if removed == len(steps) else Failed(message=message)
+    return _told(message, failed=removed < len(steps))
 
 
-def swept(steps: Sequence[Step | BaseException], lost: int) -> PrefectState[Any]:
+def swept(
+    steps: Sequence[Step | BaseException], lost: int, called_off: int = 0
+) -> PrefectState[Any]:
     """Return a sweep's end state: it fails only for an error of ours."""
-    if not steps and not lost:
+    if not steps and not lost and not called_off:
         return Completed(message="nothing was stuck")
     counts = sending.counted([step for step in steps if isinstance(step, Step)])
     message = f"moved on {len(steps)}: {publishing.said(counts)}; {lost} had lost their worker"
+    if called_off:
+        posts = "1 post" if called_off == 1 else f"{called_off} posts"
+        message += f"; {posts} called off, because of a cancelled run"
     broken = any(isinstance(step, BaseException) for step in steps)
-    return Failed(message=message) if broken else Completed(message=message)
+    return _told(message, failed=broken)
+
+
+def _told(message: str, *, failed: bool) -> PrefectState[Any]:
+    """Return the end state, its message in the run's log too, where people look first."""
+    with suppress(MissingContextError):  # Outside a run there is no log to tell.
+        if failed:
+            get_run_logger().error("%s; the report says why, and who acts next", message)
+        else:
+            get_run_logger().info(message)
+    return Failed(message=message) if failed else Completed(message=message)

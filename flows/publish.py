@@ -7,10 +7,11 @@ from typing import Any
 
 from prefect import State as PrefectState
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows import _run
-from tasks import reporting, sending
+from tasks import calling_off, reporting, sending
 from tasks.sending import Step
 
 
@@ -21,24 +22,32 @@ class PostChoice(BaseModel):
 
     post_id: str = Field(
         title="Post",
-        description="The post's id, as `clickpost posts` prints it: post_ and letters.",
+        description="The post's id, as `clickpost posts list` prints it; for example"
+        " `post_01jd8x3v5t6h2k9m`. Nothing else of the post is needed here.",
         pattern=r"^post_[0-9a-z]+$",
         examples=["post_01jd8x3v5t6h2k9m"],
     )
 
 
-@flow(name="publish", flow_run_name="publish {post.post_id}", validate_parameters=True)
+@flow(
+    name="publish",
+    flow_run_name="publish {post.post_id}",
+    validate_parameters=True,
+    on_cancellation=[_run.when_cancelled],
+)
 async def publish(post: PostChoice) -> PrefectState[Any]:
     """Publish a post now, on every target that is not settled yet.
 
     Targets go side by side and never stop one another. Running it again sends nothing twice:
-    what is live stays live, what is unknown is looked for first.
+    what is live stays live, what is unknown is looked for first. Cancelling it calls off what is
+    not sent yet.
     """
+    await calling_off.responsible(post.post_id, str(flow_run.id))
     await sending.lost(post.post_id)
     if any(row.state == "planned" for row in await reporting.rows(post.post_id)):
         await _run.prepare(post.post_id)
     rows = await reporting.rows(post.post_id)
-    steps = await asyncio.gather(*(_run.deliver(row) for row in rows), return_exceptions=True)
+    steps = await _run.side_by_side(_run.deliver(row) for row in rows)
     await _run.report(post.post_id)
     return _run.ended(steps)
 
@@ -52,7 +61,7 @@ async def prepare(post: PostChoice) -> PrefectState[Any]:
     await sending.lost(post.post_id)
     await _run.prepare(post.post_id)
     rows = [row for row in await reporting.rows(post.post_id) if row.may_upload]
-    steps = await asyncio.gather(*(_ahead(row) for row in rows), return_exceptions=True)
+    steps = await _run.side_by_side(_ahead(row) for row in rows)
     await _run.report(post.post_id)
     settled = [Step(row.state) for row in await reporting.rows(post.post_id)]
     broken = [step for step in steps if isinstance(step, BaseException)]
@@ -72,7 +81,7 @@ async def _ahead(row: reporting.Row) -> None:
 async def takedown(post: PostChoice) -> PrefectState[Any]:
     """Delete a post on every platform that can, and say where it cannot be done."""
     rows = [row for row in await reporting.rows(post.post_id) if row.may_be_taken_down]
-    steps = await asyncio.gather(*(_taken(row) for row in rows), return_exceptions=True)
+    steps = await _run.side_by_side(_taken(row) for row in rows)
     await _run.report(post.post_id)
     return _run.taken(steps)
 

@@ -11,7 +11,7 @@ from prefect import flow
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from flows import _run
-from tasks import reporting
+from tasks import calling_off, reporting
 from tasks.sending import Step
 
 #: Sends side by side; more only queue at the connections' own limits.
@@ -28,26 +28,32 @@ class Moment(BaseModel):
     )
 
 
-@flow(name="publish-due", flow_run_name="publish-due {moment.at}", validate_parameters=True)
+@flow(
+    name="publish-due",
+    flow_run_name="publish-due {moment.at}",
+    validate_parameters=True,
+    on_cancellation=[_run.when_cancelled],
+)
 async def publish_due(moment: Moment) -> PrefectState[Any]:
     """Send all deliveries that fall due at the same moment.
 
     Each was prepared ahead, so only the send is left; one that is not, is prepared now. What
-    became late is decided by its post's `late` policy.
+    became late is decided by its post's `late` policy. Cancelling the run, before or while it
+    runs, calls off the posts of its moment that are not sent yet.
     """
     rows = await _prepared(moment.at)
     gate = asyncio.Semaphore(SIDE_BY_SIDE)
-    steps = await asyncio.gather(*(_one(row, gate) for row in rows), return_exceptions=True)
+    steps = await _run.side_by_side(_one(row, gate) for row in rows)
     posts = sorted({row.post_id for row in rows})
-    await asyncio.gather(*(_reported(post_id, gate) for post_id in posts))
+    await _run.side_by_side(_reported(post_id, gate) for post_id in posts)
     return _run.ended(steps)
 
 
 async def _prepared(moment: datetime) -> list[reporting.Row]:
-    rows = await reporting.due_rows(moment)
+    rows = await calling_off.judged(await reporting.due_rows(moment))
     for post_id in sorted({row.post_id for row in rows if row.state == "planned"}):
         await _run.prepare(post_id)
-    return await reporting.due_rows(moment)
+    return await calling_off.judged(await reporting.due_rows(moment))
 
 
 async def _one(row: reporting.Row, gate: asyncio.Semaphore) -> Step:

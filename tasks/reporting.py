@@ -24,6 +24,9 @@ class Row:
     connection: str
     state: State
     has_media: bool
+    run_id: str | None = None
+    called_off: bool = False
+    """Whether the run that was to send it is cancelled: it may be looked at, not sent."""
 
     @property
     def may_upload(self) -> bool:
@@ -36,32 +39,34 @@ class Row:
         return self.state in (State.LIVE, State.PROCESSING, State.GONE)
 
 
-def _row(line: DeliveryLine) -> Row:
+def row_of(line: DeliveryLine) -> Row:
+    """Return what a flow needs of `line`."""
     return Row(
         delivery_id=line.id,
         post_id=line.post_id,
         connection=line.ref,
         state=line.state,
         has_media=line.has_media,
+        run_id=line.run_id,
     )
 
 
 async def rows(post_id: str) -> list[Row]:
     """Return the deliveries of a post."""
     house = await _wiring.house()
-    return [_row(line) for line in await house.store.lines(post_id)]
+    return [row_of(line) for line in await house.store.lines(post_id)]
 
 
 async def due_rows(moment: datetime) -> list[Row]:
     """Return the deliveries due at or before `moment` that nobody has sent."""
     house = await _wiring.house()
-    return [_row(line) for line in await house.store.due_lines(moment)]
+    return [row_of(line) for line in await house.store.due_lines(moment)]
 
 
 async def stuck_rows(also: Sequence[str] = ()) -> list[Row]:
     """Return what should have moved and did not, and the deliveries `also` names."""
     house = await _wiring.house()
-    return [_row(line) for line in await house.store.stuck_lines(datetime.now(UTC), also)]
+    return [row_of(line) for line in await house.store.stuck_lines(datetime.now(UTC), also)]
 
 
 def progress(post_id: str) -> Callable[[float], None]:
@@ -96,11 +101,11 @@ async def report(post_id: str) -> None:
         {
             "connection": line.ref,
             "state": line.state.value,
-            "permalink": f"[{line.url}]({line.url})" if line.url else "",
-            "rendition": line.rendition,
-            "attempts": line.attempts,
-            "who acts next": (line.who_acts or "nobody") if line.state is not State.LIVE else "",
             "reason": line.reason or "",
+            "who acts next": (line.who_acts or "nobody") if line.state is not State.LIVE else "",
+            "permalink": f"[{line.url}]({line.url})" if line.url else "",
+            "attempts": line.attempts,
+            "rendition": line.rendition,
             "since": line.updated_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         }
         for line in await house.store.lines(post_id)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clickpost import errors, publishing
 from clickpost.contract import Pending, Receipt
-from clickpost.delivery import State, may_move
+from clickpost.delivery import STOPPABLE, State, may_move
 from clickpost.draft import Enclosed, Late, Wish
 from clickpost.errors import ClickPostError, ContentRejected, Fault, PlatformError
 from clickpost.policy.load import load_platforms
@@ -153,3 +153,11 @@ def test_the_same_content_has_the_same_hash_whatever_the_order_of_its_keys() -> 
     one, other = [{"a": 1, "b": "é"}], [{"b": "é", "a": 1}]
     assert publishing.content_hash(one) == publishing.content_hash(other)
     assert publishing.content_hash(one) != publishing.content_hash([{"a": 1, "b": "e\u0301"}])
+
+
+def test_a_delivery_whose_run_was_cancelled_ends_and_says_what_of_it_is_there() -> None:
+    assert publishing.called_off(0).state is State.CANCELLED
+    partly = publishing.called_off(2)
+    assert (partly.state, partly.who_acts) == (State.FAILED, "an operator")
+    assert "after 2 parts of its thread had been sent" in partly.reason
+    assert all(may_move(state, State.CANCELLED) for state in STOPPABLE)
