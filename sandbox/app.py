@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandbox import bluesky, instagram, mastodon, youtube
 from sandbox.misbehaviour import Misbehave, Orders
-from sandbox.state import SEEDS, State
+from sandbox.stand_ins import found
+from sandbox.state import State
 from sandbox.timeline import Timeline
 
 
@@ -24,14 +24,11 @@ def create_app(data: Path, public_url: str) -> ASGIApp:
     """Return the sandbox, keeping its memory in `data`, reached at `public_url`."""
     state, orders = State(data), Orders()
     base = public_url.rstrip("/")
-    sky = bluesky.Bluesky(state, orders)
-    toot = mastodon.Mastodon(state, orders, f"{base}/mastodon")
-    social = mastodon.Mastodon(state, orders, f"{base}/gotosocial", keys=False)
-    gram = instagram.Instagram(state, orders, f"{base}/instagram")
-    tube = youtube.YouTube(state, orders, f"{base}/youtube")
-
-    def mount(path: str, name: str, step: Callable[[str, str], str], routes: list[Route]) -> Mount:
-        return Mount(path, Misbehave(Router(list[BaseRoute](routes)), name, step, orders, state))
+    mounts = [
+        Mount(path, Misbehave(Router(list[BaseRoute](routes)), name, stand_in, orders, state))
+        for name, stand_in in found().items()
+        for path, routes in stand_in.mounts(state, orders, base).items()
+    ]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -42,13 +39,7 @@ def create_app(data: Path, public_url: str) -> ASGIApp:
 
     app = Starlette(
         routes=[
-            mount("/bluesky-video", "bluesky", bluesky.step_of, sky.routes()),
-            mount("/bluesky", "bluesky", bluesky.step_of, sky.routes()),
-            mount("/mastodon", "mastodon", mastodon.step_of, toot.routes()),
-            mount("/gotosocial", "mastodon", mastodon.step_of, social.routes()),
-            mount("/instagram-upload", "instagram", instagram.step_of, gram.upload_routes()),
-            mount("/instagram", "instagram", instagram.step_of, gram.routes()),
-            mount("/youtube", "youtube", youtube.step_of, tube.routes()),
+            *mounts,
             *Control(state, orders, base).routes(),
             *Timeline(state).routes(),
         ],
@@ -99,9 +90,9 @@ class Control:
         """List the accounts with their credentials, or make another."""
         if request.method == "POST":
             said = await request.json()
-            if said.get("platform") not in SEEDS or not said.get("name"):
+            if said.get("platform") not in found() or not said.get("name"):
                 return JSONResponse(
-                    {"error": f"needs name and platform of {', '.join(SEEDS)}"}, 400
+                    {"error": f"needs name and platform of {', '.join(found())}"}, 400
                 )
             return JSONResponse(self.shown(self.state.add_account(said["platform"], said["name"])))
         rows = [row for known in self.state.accounts.values() for row in known.values()]
@@ -110,20 +101,13 @@ class Control:
     def shown(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return an account as a client connects it."""
         platform = row["platform"]
-        options = {
-            "bluesky": {
-                "permalink_base": f"{self.base}/bluesky",
-                "video_base": f"{self.base}/bluesky-video",
-            },
-            "youtube": {"permalink_base": f"{self.base}/youtube"},
-        }
         return {
             "platform": platform,
             "name": row["name"],
             "id": row["id"],
             "api_base": f"{self.base}/{platform}",
             "credentials": row["credentials"],
-            "options": options.get(platform, {}),
+            "options": found()[platform].options(self.base),
         }
 
     async def misbehave(self, request: Request) -> Response:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import regex
@@ -15,7 +17,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from sandbox.inspect import inspect
+from sandbox.marks import escaped
 from sandbox.misbehaviour import Orders
+from sandbox.stand_ins import StandIn
 from sandbox.state import State, iso
 
 TID = re.compile(r"^[234567abcdefghij][234567abcdefghijklmnopqrstuvwxyz]{12}$")
@@ -469,3 +473,77 @@ def cid_of(record: dict[str, Any]) -> str:
     """Return a content id: the same record, the same id."""
     canonical = json.dumps(record, sort_keys=True, ensure_ascii=False)
     return "bafyrei" + hashlib.sha256(canonical.encode()).hexdigest()[:52]
+
+
+def faceted(record: dict[str, Any]) -> str:
+    """Render a record's text with its facets, which count in bytes."""
+    raw, pieces, at = record["text"].encode(), [], 0
+    for facet in sorted(record.get("facets", []), key=lambda one: one["index"]["byteStart"]):
+        start, end = facet["index"]["byteStart"], facet["index"]["byteEnd"]
+        uri = facet["features"][0].get("uri")
+        pieces.append(escaped(raw[at:start]))
+        said = escaped(raw[start:end])
+        # Mentions and tags lead into the platform, which is not here.
+        tag = f'<span class="tag">{said}</span>'
+        pieces.append(f'<a href="{html.escape(uri)}">{said}</a>' if uri else tag)
+        at = end
+    pieces.append(escaped(raw[at:]))
+    return "".join(pieces).replace("\n", "<br>")
+
+
+def shown(post: dict[str, Any]) -> str:
+    """Render a post's text."""
+    return faceted(post["record"])
+
+
+def limited() -> Response:
+    """Answer that the account is too fast."""
+    headers = {"ratelimit-limit": "5000", "ratelimit-remaining": "0"}
+    headers |= {"ratelimit-reset": str(int(time.time()) + 2), "retry-after": "2"}
+    said = {"error": "RateLimitExceeded", "message": "Rate Limit Exceeded"}
+    return JSONResponse(said, 429, headers)
+
+
+def broken() -> Response:
+    """Answer that something behind the server is down."""
+    return JSONResponse({"error": "UpstreamFailure", "message": "Upstream Failure"}, 502)
+
+
+def handle_of(name: str) -> str:
+    """Return an account's handle, which is a host name."""
+    return f"{name}.sandbox.test"
+
+
+def credentials(name: str) -> dict[str, str]:
+    """Make an account's credentials."""
+    return {"identifier": handle_of(name), "app_password": secrets.token_urlsafe(12)}
+
+
+def remote_id(number: int, made: Mapping[str, str]) -> str:
+    """Make a DID."""
+    return "did:plc:" + hashlib.sha256(made["identifier"].encode()).hexdigest()[:24]
+
+
+def mounts(state: State, orders: Orders, base: str) -> dict[str, list[Route]]:
+    """Return the account's server, and the video service under an address of its own."""
+    made = Bluesky(state, orders)
+    return {"/bluesky": made.routes(), "/bluesky-video": made.routes()}
+
+
+STAND_IN = StandIn(
+    title="Bluesky",
+    hues=("#0a6fd6", "#5aa9ff"),
+    seed={"identifier": "studio.sandbox.test", "app_password": "abcd-efgh-ijkl-mnop"},
+    credentials=credentials,
+    remote_id=remote_id,
+    handle_of=handle_of,
+    mounts=mounts,
+    options=lambda base: {
+        "permalink_base": f"{base}/bluesky",
+        "video_base": f"{base}/bluesky-video",
+    },
+    step_of=step_of,
+    limited=limited,
+    broken=broken,
+    body=shown,
+)

@@ -6,6 +6,7 @@ import calendar
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.inspect import inspect
+from sandbox.marks import marked
 from sandbox.misbehaviour import Orders
+from sandbox.stand_ins import StandIn
 from sandbox.state import State
 
 FIELDS = {
@@ -379,3 +382,59 @@ def video_fault(facts: dict[str, Any], size: int, *, child: bool) -> str:
         and size <= largest
     )
     return "" if fine else "2207026"
+
+
+def shown(post: dict[str, Any]) -> str:
+    """Render a caption, in which an address is no link."""
+    return marked(post["text"], links=False)
+
+
+def limited() -> Response:
+    """Answer that the app is too fast."""
+    usage = '{"1":[{"type":"instagram","call_count":100,"estimated_time_to_regain_access":1}]}'
+    error = {
+        "message": "Application request limit reached",
+        "type": "OAuthException",
+        "code": 4,
+        "is_transient": True,
+        "fbtrace_id": "sandbox",
+    }
+    return JSONResponse({"error": error}, 400, {"X-Business-Use-Case-Usage": usage})
+
+
+def broken() -> Response:
+    """Answer a fault of Graph's own."""
+    error = {"message": "An unexpected error has occurred.", "type": "OAuthException", "code": 2}
+    return JSONResponse({"error": error | {"is_transient": True}}, 500)
+
+
+def credentials(name: str) -> dict[str, str]:
+    """Make an account's credentials."""
+    token = f"IGAA{secrets.token_urlsafe(12)}"
+    return {"access_token": token, "user_id": str(secrets.randbelow(10**16))}
+
+
+def remote_id(number: int, made: Mapping[str, str]) -> str:
+    """Return the id of the paths."""
+    return made["user_id"]
+
+
+def mounts(state: State, orders: Orders, base: str) -> dict[str, list[Route]]:
+    """Return the graph host, and the upload host under an address of its own."""
+    made = Instagram(state, orders, f"{base}/instagram")
+    return {"/instagram": made.routes(), "/instagram-upload": made.upload_routes()}
+
+
+STAND_IN = StandIn(
+    title="Instagram",
+    hues=("#c2257f", "#ff7cc0"),
+    seed={"access_token": "IGAAsandbox-token", "user_id": "17841405309211844"},
+    credentials=credentials,
+    remote_id=remote_id,
+    mounts=mounts,
+    step_of=step_of,
+    limited=limited,
+    broken=broken,
+    body=shown,
+    media_first=True,
+)

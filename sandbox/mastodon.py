@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import re
+import secrets
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import regex
@@ -14,7 +16,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from sandbox.inspect import inspect
+from sandbox.marks import LINK
 from sandbox.misbehaviour import Orders
+from sandbox.stand_ins import StandIn
 from sandbox.state import State, iso
 
 LIMITS = {"image": 16_777_216, "video": 103_809_024}
@@ -22,9 +26,6 @@ MIME_TYPES = [
     "image/jpeg", "image/png", "image/gif", "image/heic", "image/heif", "image/webp", "image/avif",
     "video/webm", "video/mp4", "video/quicktime", "audio/mpeg",
 ]  # fmt: skip
-LINK = re.compile(
-    r"https?://(?:\([^\s<>\"()]*\)|[^\s<>\"()])*(?:\([^\s<>\"()]*\)|[^\s<>\".,;:!?()\]])"
-)
 REMOTE = re.compile(r"(?<![\w@/])@(\w+)@[\w.-]+\.\w+")
 TAG = re.compile(r"(?<![\w&/])#(\w*[^\W\d]\w*)")
 FIELDS = {
@@ -342,3 +343,52 @@ def rendered(text: str) -> str:
     body = TAG.sub(r'<a class="mention hashtag" rel="tag">#<span>\1</span></a>', body)
     paragraphs = re.split(r"\n{2,}", body)
     return "".join(f"<p>{one}</p>".replace("\n", "<br />") for one in paragraphs)
+
+
+def shown(post: dict[str, Any]) -> str:
+    """Render a post's text."""
+    return rendered(post["text"])
+
+
+def limited() -> Response:
+    """Answer that the account is too fast."""
+    headers = {"X-RateLimit-Limit": "300", "X-RateLimit-Remaining": "0"}
+    headers["X-RateLimit-Reset"] = iso(int(time.time()) + 2)
+    return JSONResponse({"error": "Too many requests"}, 429, headers)
+
+
+def broken() -> Response:
+    """Answer what stands before a server that is down."""
+    return Response("<html><title>503</title></html>", 503, media_type="text/html")
+
+
+def credentials(name: str) -> dict[str, str]:
+    """Make an account's credentials."""
+    return {"access_token": secrets.token_urlsafe(12)}
+
+
+def remote_id(number: int, made: Mapping[str, str]) -> str:
+    """Count the accounts on."""
+    return str(14700 + number)
+
+
+def mounts(state: State, orders: Orders, base: str) -> dict[str, list[Route]]:
+    """Return a Mastodon server, and a GoToSocial one, which ignores idempotency keys."""
+    return {
+        "/mastodon": Mastodon(state, orders, f"{base}/mastodon").routes(),
+        "/gotosocial": Mastodon(state, orders, f"{base}/gotosocial", keys=False).routes(),
+    }
+
+
+STAND_IN = StandIn(
+    title="Mastodon",
+    hues=("#5a45d6", "#a294ff"),
+    seed={"access_token": "sandbox-mastodon-token"},
+    credentials=credentials,
+    remote_id=remote_id,
+    mounts=mounts,
+    step_of=step_of,
+    limited=limited,
+    broken=broken,
+    body=shown,
+)

@@ -7,8 +7,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sandbox.stand_ins import StandIn
 
 KINDS = (
     "rate_limit",
@@ -74,16 +76,16 @@ class Misbehave:
     """Wraps one platform's routes: does what was ordered before, instead of or after the answer."""
 
     def __init__(
-        self, app: ASGIApp, platform: str, step_of: Any, orders: Orders, state: Any
+        self, app: ASGIApp, platform: str, stand_in: StandIn, orders: Orders, state: Any
     ) -> None:
-        self.app, self.platform, self.step_of = app, platform, step_of
+        self.app, self.platform, self.stand_in = app, platform, stand_in
         self.orders, self.state = orders, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        step = self.step_of(scope["method"], scope["path"])
+        step = self.stand_in.step_of(scope["method"], scope["path"])
         began, status = time.time(), 0
         order = self.orders.take(
             self.platform, step, *(kind for kind in KINDS if kind != "fail_processing")
@@ -117,12 +119,12 @@ class Misbehave:
                 await asyncio.sleep(order.seconds)
                 await self.app(scope, receive, send)
             case "rate_limit":
-                await self._answer(limited(self.platform), scope, receive, send)
+                await self._answer(self.stand_in.limited(), scope, receive, send)
             case "server_error":
-                await self._answer(broken(self.platform), scope, receive, send)
+                await self._answer(self.stand_in.broken(), scope, receive, send)
             case "error_after":
                 await self._swallowed(scope, receive)
-                await broken(self.platform)(scope, receive, send)
+                await self.stand_in.broken()(scope, receive, send)
             case "garbage":
                 await self._swallowed(scope, receive)
                 await Response("<html>oops", 200)(scope, receive, send)
@@ -157,59 +159,3 @@ async def drop(scope: Scope) -> None:
     """Close the connection without an answer."""
     scope["extensions"]["sandbox.transport"].abort()
     await asyncio.sleep(0.05)  # The server has to see the loss before we return
-
-
-def limited(platform: str) -> Response:
-    """Answer that we are too fast, with this platform's headers."""
-    reset = int(time.time()) + 2
-    match platform:
-        case "bluesky":
-            headers = {"ratelimit-limit": "5000", "ratelimit-remaining": "0"}
-            headers |= {"ratelimit-reset": str(reset), "retry-after": "2"}
-            said: Any = {"error": "RateLimitExceeded", "message": "Rate Limit Exceeded"}
-            return JSONResponse(said, 429, headers)
-        case "mastodon":
-            from sandbox.state import iso
-
-            headers = {"X-RateLimit-Limit": "300", "X-RateLimit-Remaining": "0"}
-            headers["X-RateLimit-Reset"] = iso(reset)
-            return JSONResponse({"error": "Too many requests"}, 429, headers)
-        case "instagram":
-            usage = (
-                '{"1":[{"type":"instagram","call_count":100,"estimated_time_to_regain_access":1}]}'
-            )
-            error = {
-                "message": "Application request limit reached",
-                "type": "OAuthException",
-                "code": 4,
-                "is_transient": True,
-                "fbtrace_id": "sandbox",
-            }
-            return JSONResponse({"error": error}, 400, {"X-Business-Use-Case-Usage": usage})
-        case _:
-            reason = {
-                "domain": "usageLimits",
-                "reason": "rateLimitExceeded",
-                "message": "Slow down",
-            }
-            body = {"error": {"code": 429, "message": "Slow down", "errors": [reason]}}
-            return JSONResponse(body, 429, {"Retry-After": "2"})
-
-
-def broken(platform: str) -> Response:
-    """Answer a fault of the platform's own, in its shape."""
-    match platform:
-        case "bluesky":
-            return JSONResponse({"error": "UpstreamFailure", "message": "Upstream Failure"}, 502)
-        case "mastodon":
-            return Response("<html><title>503</title></html>", 503, media_type="text/html")
-        case "instagram":
-            error = {
-                "message": "An unexpected error has occurred.",
-                "type": "OAuthException",
-                "code": 2,
-            }
-            return JSONResponse({"error": error | {"is_transient": True}}, 500)
-        case _:
-            reason = {"domain": "global", "reason": "backendError", "message": "Backend Error"}
-            return JSONResponse({"error": {"code": 503, "message": "", "errors": [reason]}}, 503)

@@ -7,30 +7,16 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-#: Accounts that are always there, so that a demo needs no set-up.
-SEEDS = {
-    "bluesky": (
-        "studio",
-        {"identifier": "studio.sandbox.test", "app_password": "abcd-efgh-ijkl-mnop"},
-    ),
-    "mastodon": ("studio", {"access_token": "sandbox-mastodon-token"}),
-    "instagram": ("studio", {"access_token": "IGAAsandbox-token", "user_id": "17841405309211844"}),
-    "youtube": (
-        "studio",
-        {
-            "client_id": "sandbox-client",
-            "client_secret": "sandbox-secret",
-            "refresh_token": "1//sandbox-refresh",
-            "access_token": "ya29.sandbox-access",
-        },
-    ),
-}
+from sandbox.stand_ins import found
+
+#: The account that is always there.
+SEED = "studio"
 
 
 def iso(moment: float | None = None) -> str:
@@ -56,10 +42,10 @@ class State:
     def __post_init__(self) -> None:
         (self.folder / "media").mkdir(parents=True, exist_ok=True)
         self._load()
-        for platform in SEEDS:
+        for platform, stand_in in found().items():
             self.accounts.setdefault(platform, {})
             if not self.accounts[platform]:
-                self.add_account(platform, *SEEDS[platform])
+                self.add_account(platform, SEED, stand_in.seed)
 
     def _load(self) -> None:
         path = self.folder / "state.json"
@@ -85,16 +71,17 @@ class State:
         self.version += 1
 
     def add_account(
-        self, platform: str, name: str, credentials: dict[str, str] | None = None
+        self, platform: str, name: str, credentials: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """Make an account with credentials of its own."""
         number = len(self.accounts[platform])
-        made = dict(credentials or _credentials(platform, name))
+        stand_in = found()[platform]
+        made = dict(credentials or stand_in.credentials(name))
         account = {
             "platform": platform,
             "name": name,
-            "id": _remote_id(platform, number, made),
-            "handle": f"{name}.sandbox.test" if platform == "bluesky" else name,
+            "id": stand_in.remote_id(number, made),
+            "handle": stand_in.handle_of(name),
             "credentials": made,
             "generation": 0,
             "expired": False,
@@ -143,34 +130,3 @@ class State:
         path = self.folder / "media" / f"{digest.hexdigest()}{suffix}"
         part.replace(path)
         return path, digest.hexdigest(), size
-
-
-def _credentials(platform: str, name: str) -> dict[str, str]:
-    token = secrets.token_urlsafe(12)
-    match platform:
-        case "bluesky":
-            return {"identifier": f"{name}.sandbox.test", "app_password": token}
-        case "mastodon":
-            return {"access_token": token}
-        case "instagram":
-            return {"access_token": f"IGAA{token}", "user_id": str(secrets.randbelow(10**16))}
-        case _:
-            return {
-                "client_id": "sandbox-client",
-                "client_secret": "sandbox-secret",
-                "refresh_token": f"1//{token}",
-                "access_token": f"ya29.{token}",
-            }
-
-
-def _remote_id(platform: str, number: int, credentials: dict[str, str]) -> str:
-    match platform:
-        case "bluesky":
-            digest = hashlib.sha256(credentials["identifier"].encode()).hexdigest()[:24]
-            return f"did:plc:{digest}"
-        case "mastodon":
-            return str(14700 + number)
-        case "instagram":
-            return credentials["user_id"]
-        case _:
-            return f"UC{hashlib.sha256(credentials['refresh_token'].encode()).hexdigest()[:22]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import io
 import re
 from datetime import UTC, datetime
@@ -18,21 +17,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from sandbox.mastodon import LINK, rendered
+from sandbox.stand_ins import found
 from sandbox.state import State
 
-TITLES = {
-    "bluesky": "Bluesky",
-    "mastodon": "Mastodon",
-    "instagram": "Instagram",
-    "youtube": "YouTube",
-}
-#: Where pictures lead and words follow.
-MEDIA_FIRST = frozenset({"instagram", "youtube"})
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape()
 )
-_TAG = re.compile(r"(?<![\w&/])(#\w+|@\w+(?:\.\w+)*)")
 #: A poster shows this moment of a video, or its first frame: many films begin in the dark.
 _POSTER_AT = 1.0
 
@@ -68,7 +58,7 @@ class Timeline:
         posts = [shown(post) for post in self.state.newest(chosen)[:60]]
         counts = {
             name: sum(1 for post in self.state.posts.values() if post["platform"] == name)
-            for name in TITLES
+            for name in found()
         }
         return self.rendered(posts, chosen=chosen, counts=counts)
 
@@ -84,7 +74,7 @@ class Timeline:
         """Return the page with `posts`."""
         page = _PAGES.get_template("timeline.html")
         given = {"chosen": None, "counts": {}, "single": False, "missing": False, **more}
-        body = page.render(posts=posts, titles=TITLES, version=self.state.version, **given)
+        body = page.render(posts=posts, stand_ins=found(), version=self.state.version, **given)
         policy = "default-src 'none'; img-src 'self'; media-src 'self'; connect-src 'self';"
         policy += " style-src 'unsafe-inline'; script-src 'unsafe-inline'"
         return HTMLResponse(body, status, headers={"Content-Security-Policy": policy})
@@ -126,7 +116,7 @@ def shown(post: dict[str, Any]) -> dict[str, Any]:
         "iso": moment.isoformat(),
         "html": body_of(post),
         "notes": notes_of(post),
-        "media_first": post["platform"] in MEDIA_FIRST,
+        "media_first": found()[post["platform"]].media_first,
     }
 
 
@@ -142,46 +132,14 @@ def notes_of(post: dict[str, Any]) -> list[str]:
         notes.append("sensitive")
     if post.get("failure"):
         notes.append(f"processing failed: {post['failure']}")
-    if post["platform"] == "youtube" and any(is_short(one) for one in post["media"]):
-        notes.append("Short")
-    return notes
-
-
-def is_short(one: dict[str, Any]) -> bool:
-    """Say whether YouTube would show a video as a Short: no wider than high, at most 3 minutes."""
-    if one["kind"] != "video":
-        return False
-    return bool(one["height"] >= one["width"] and one["duration"] <= 180)
+    return [*notes, *found()[post["platform"]].notes(post)]
 
 
 def body_of(post: dict[str, Any]) -> Markup:
     """Render a post's text as its platform does; nothing of it is trusted."""
-    match post["platform"]:
-        case "bluesky":
-            body = faceted(post["record"])
-        case "mastodon":
-            body = rendered(post["text"])
-        case platform:
-            # An address in an Instagram caption is no link.
-            body = marked(post["text"], links=platform == "youtube")
+    body = found()[post["platform"]].body(post)
     tags, attributes = {"a", "br", "p", "span"}, {"a": {"href"}, "span": {"class"}}
     return Markup(nh3.clean(body, tags=tags, attributes=attributes))  # noqa: S704  # nh3 cleaned it
-
-
-def marked(text: str, *, links: bool) -> str:
-    """Mark hashtags and mentions outside addresses, and make links of these where that is so."""
-    pieces, at = [], 0
-    for found in LINK.finditer(text):
-        address = html.escape(found[0])
-        pieces.append(tagged(text[at : found.start()]))
-        pieces.append(f'<a href="{address}">{address}</a>' if links else address)
-        at = found.end()
-    return "".join([*pieces, tagged(text[at:])]).replace("\n", "<br>")
-
-
-def tagged(text: str) -> str:
-    """Mark hashtags and mentions."""
-    return _TAG.sub(r'<span class="tag">\1</span>', html.escape(text, quote=False))
 
 
 def frame_of(path: Path) -> bytes | None:
@@ -202,24 +160,3 @@ def frame_of(path: Path) -> bytes | None:
     file = io.BytesIO()
     picture.convert("RGB").save(file, "JPEG", quality=82)
     return file.getvalue()
-
-
-def faceted(record: dict[str, Any]) -> str:
-    """Render a record's text with its facets, which count in bytes."""
-    raw, pieces, at = record["text"].encode(), [], 0
-    for facet in sorted(record.get("facets", []), key=lambda one: one["index"]["byteStart"]):
-        start, end = facet["index"]["byteStart"], facet["index"]["byteEnd"]
-        uri = facet["features"][0].get("uri")
-        pieces.append(escaped(raw[at:start]))
-        said = escaped(raw[start:end])
-        # Mentions and tags lead into the platform, which is not here.
-        tag = f'<span class="tag">{said}</span>'
-        pieces.append(f'<a href="{html.escape(uri)}">{said}</a>' if uri else tag)
-        at = end
-    pieces.append(escaped(raw[at:]))
-    return "".join(pieces).replace("\n", "<br>")
-
-
-def escaped(raw: bytes) -> str:
-    """Return text whose facets may have cut a character in two."""
-    return html.escape(raw.decode(errors="replace"), quote=False)

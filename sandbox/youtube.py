@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from sandbox.inspect import inspect
+from sandbox.marks import marked
 from sandbox.misbehaviour import Orders
+from sandbox.stand_ins import StandIn
 from sandbox.state import State, iso
 
 PIECE = 262_144
@@ -338,3 +342,76 @@ def may_wait(status: dict[str, Any]) -> bool:
 def bad_range() -> Response:
     """Answer a gap or an overlap in the offsets."""
     return JSONResponse({"error": {"code": 400, "message": "Invalid range", "errors": []}}, 400)
+
+
+def is_short(one: dict[str, Any]) -> bool:
+    """Say whether YouTube would show a video as a Short: no wider than high, at most 3 minutes."""
+    if one["kind"] != "video":
+        return False
+    return bool(one["height"] >= one["width"] and one["duration"] <= 180)
+
+
+def notes(post: dict[str, Any]) -> list[str]:
+    """Return what YouTube writes beside a video."""
+    return ["Short"] if any(is_short(one) for one in post["media"]) else []
+
+
+def shown(post: dict[str, Any]) -> str:
+    """Render a description."""
+    return marked(post["text"], links=True)
+
+
+def limited() -> Response:
+    """Answer that the app is too fast."""
+    reason = {"domain": "usageLimits", "reason": "rateLimitExceeded", "message": "Slow down"}
+    body = {"error": {"code": 429, "message": "Slow down", "errors": [reason]}}
+    return JSONResponse(body, 429, {"Retry-After": "2"})
+
+
+def broken() -> Response:
+    """Answer a fault of Google's own."""
+    reason = {"domain": "global", "reason": "backendError", "message": "Backend Error"}
+    return JSONResponse({"error": {"code": 503, "message": "", "errors": [reason]}}, 503)
+
+
+def credentials(name: str) -> dict[str, str]:
+    """Make a channel's credentials."""
+    token = secrets.token_urlsafe(12)
+    return {
+        "client_id": "sandbox-client",
+        "client_secret": "sandbox-secret",
+        "refresh_token": f"1//{token}",
+        "access_token": f"ya29.{token}",
+    }
+
+
+def remote_id(number: int, made: Mapping[str, str]) -> str:
+    """Make a channel's id."""
+    return "UC" + hashlib.sha256(made["refresh_token"].encode()).hexdigest()[:22]
+
+
+def mounts(state: State, orders: Orders, base: str) -> dict[str, list[Route]]:
+    """Return the API and what watches its videos."""
+    return {"/youtube": YouTube(state, orders, f"{base}/youtube").routes()}
+
+
+STAND_IN = StandIn(
+    title="YouTube",
+    hues=("#c4161c", "#ff7a75"),
+    seed={
+        "client_id": "sandbox-client",
+        "client_secret": "sandbox-secret",
+        "refresh_token": "1//sandbox-refresh",
+        "access_token": "ya29.sandbox-access",
+    },
+    credentials=credentials,
+    remote_id=remote_id,
+    mounts=mounts,
+    options=lambda base: {"permalink_base": f"{base}/youtube"},
+    step_of=step_of,
+    limited=limited,
+    broken=broken,
+    body=shown,
+    notes=notes,
+    media_first=True,
+)
