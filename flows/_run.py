@@ -72,10 +72,16 @@ async def call_off(delivery_id: str, post_id: str, connection: str) -> Step:
     return Step(await calling_off.stop(delivery_id) or State.CANCELLED, parked=True)
 
 
-@task(name="report", task_run_name="report {post_id}")
 async def report(post_id: str) -> None:
-    """Write the post's report: where it is, and who must act next."""
-    await reporting.report(post_id)
+    """Write the post's report: where it is, and who must act next.
+
+    No task of its own, for that costs as much as the send; a report that cannot be written
+    changes nothing of what was sent.
+    """
+    try:
+        await reporting.report(post_id)
+    except Exception as error:
+        log.warning("no report", post_id=post_id, error=type(error).__name__)
 
 
 async def when_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: PrefectState[Any]) -> None:

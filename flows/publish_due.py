@@ -63,4 +63,4 @@ async def _one(row: reporting.Row, gate: asyncio.Semaphore) -> Step:
 
 async def _reported(post_id: str, gate: asyncio.Semaphore) -> None:
     async with gate:
-        await reporting.report(post_id)
+        await _run.report(post_id)

@@ -29,5 +29,5 @@ async def sweep_deliveries() -> PrefectState[Any]:
     rows = await calling_off.judged(await reporting.stuck_rows(known))
     steps = await _run.side_by_side(_run.deliver(row) for row in rows)
     for post_id in sorted({row.post_id for row in rows} | set(off)):
-        await reporting.report(post_id)
+        await _run.report(post_id)
     return _run.swept(steps, len(lost), len(off))

@@ -320,40 +320,47 @@ def fresh(delivery: Delivery, policy: PlatformPolicy, now: datetime) -> bool:
     )
 
 
-async def upload(delivery_id: str) -> float | None:
-    """Upload and reserve what the delivery needs; it becomes `ready`.
+@dataclass(frozen=True)
+class Uploaded:
+    """The delivery after an upload; `wait`: seconds until the next look, None when that is all."""
 
-    Return the seconds to wait while the platform still works on it (or another worker does), None
-    when it is ready or no longer ours to prepare. May run twice.
+    delivery: Delivery
+    wait: float | None = None
+
+
+async def upload(delivery_id: str, connection: Connection) -> Uploaded:
+    """Upload and reserve what the delivery needs; it becomes `ready`. May run twice.
+
+    There is to wait while the platform still works on it, or another worker does.
     """
     house = await _wiring.house()
     holder = house.holder()
-    if not await house.store.lease(delivery_id, holder, LEASE):
+    delivery = await house.store.lease(delivery_id, holder, LEASE)
+    if delivery is None:
         delivery = await house.store.delivery(delivery_id)
-        return 3.0 if delivery.state in (State.PREPARING, State.READY) else None
+        open_ = delivery.state in (State.PREPARING, State.READY)
+        return Uploaded(delivery, 3.0 if open_ else None)
+    done = None
     try:
-        return await _uploaded(house, delivery_id)
+        done = await _uploaded(house, delivery, connection)
+        return done
     finally:
-        with anyio.CancelScope(shield=True):
-            await house.store.release(delivery_id, holder)
+        if done is None or done.delivery.lease_owner is not None:
+            with anyio.CancelScope(shield=True):
+                await house.store.release(delivery_id, holder)
 
 
-async def _uploaded(house: House, delivery_id: str) -> float | None:
-    delivery = await house.store.delivery(delivery_id)
-    if delivery.state not in (State.PREPARING, State.READY):
-        return None
+async def _uploaded(house: House, delivery: Delivery, connection: Connection) -> Uploaded:
     if delivery.message is None:
         raise Conflict(f"{delivery.id} has no message yet")
-    connection = await house.store.connection(delivery.connection_id)
     policy = house.policy(connection)
     if fresh(delivery, policy, datetime.now(UTC)):
-        await _ready(house, delivery)
-        return None
-    connector = house.connector(await house.store.account(connection.id), policy)
+        return await _ready(house, delivery)
+    connector = house.connector(house.store.opened(connection), policy)
     known = list(delivery.prepared or [])
     if known and _stale(delivery, policy):
         known = []
-    for number, part in enumerate(delivery.message or []):
+    for number, part in enumerate(delivery.message):
         so_far = (
             Prepared(known[number]["state"], known[number]["ready"])
             if number < len(known)
@@ -366,11 +373,10 @@ async def _uploaded(house: House, delivery_id: str) -> float | None:
             message = await message_of(house, part, policy)
             prepared = await connector.prepare(message, part_key(delivery, number), so_far)
         known[number:] = [{"state": prepared.state, "ready": prepared.ready}]
-        await house.store.save_prepared(delivery.id, known)
+        delivery = await house.store.save_prepared(delivery.id, known)
         if not prepared.ready:
-            return prepared.again_in
-    await _ready(house, await house.store.delivery(delivery_id))
-    return None
+            return Uploaded(delivery, prepared.again_in)
+    return await _ready(house, delivery)
 
 
 def _stale(delivery: Delivery, policy: PlatformPolicy) -> bool:
@@ -378,10 +384,12 @@ def _stale(delivery: Delivery, policy: PlatformPolicy) -> bool:
     return made is None or datetime.now(UTC) - made >= policy.prepared.lives * 0.9
 
 
-async def _ready(house: House, delivery: Delivery) -> None:
-    if delivery.state is State.PREPARING:
-        with suppress(Conflict):
-            await house.store.move(delivery.id, State.PREPARING, State.READY)
+async def _ready(house: House, delivery: Delivery) -> Uploaded:
+    """Move what is prepared to `ready`, giving the lease back with it."""
+    if delivery.state is State.READY:
+        return Uploaded(delivery)
+    free: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+    return Uploaded(await house.store.move(delivery.id, State.PREPARING, State.READY, **free))
 
 
 def part_key(delivery: Delivery, number: int) -> str:

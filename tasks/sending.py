@@ -39,6 +39,7 @@ from clickpost.errors import (
 from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.publishing import Verdict
+from clickpost.renewal import Need
 from clickpost.store.tables import Connection, Delivery
 from tasks import _wiring, preparing, renewing
 from tasks._wiring import House
@@ -82,13 +83,13 @@ async def ready(delivery_id: str) -> Step:
     connection = await house.store.connection(delivery.connection_id)
     policy = house.policy(connection)
     try:
-        await renewing.renewed(house, connection, policy)
-        wait = await preparing.upload(delivery_id)
+        connection = await _renewed(house, connection, policy)
+        done = await preparing.upload(delivery_id, connection)
     except Conflict:
         return Step((await house.store.delivery(delivery_id)).state, parked=True)
     except ClickPostError as error:
         return await _not_prepared(house, delivery, connection, policy, error)
-    return Step((await house.store.delivery(delivery_id)).state, wait or 0.0)
+    return Step(done.delivery.state, done.wait or 0.0)
 
 
 async def _timely(house: House, delivery: Delivery, run_id: str | None) -> Step:
@@ -113,18 +114,31 @@ async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Ste
         return await _held(house, delivery, f"the connection is {connection.status}")
     policy = house.policy(connection)
     try:
-        await renewing.renewed(house, connection, policy)
-        wait = await preparing.upload(delivery.id)
+        connection = await _renewed(house, connection, policy)
+        done = await _made_ready(delivery, connection, policy)
     except Conflict:  # Somebody else is at it: that is no failure of the post.
         raise
     except ClickPostError as error:
         return await _not_prepared(house, delivery, connection, policy, error)
-    if wait is not None:
-        return Step(State.PREPARING, wait)
-    delivery = await house.store.delivery(delivery.id)
-    if delivery.state is not State.READY:
-        return Step(delivery.state)
-    return await _parts(house, delivery, connection, policy, run_id)
+    if done.wait is not None or done.delivery.state is not State.READY:
+        return Step(done.delivery.state, done.wait or 0.0)
+    return await _parts(house, done.delivery, connection, policy, run_id)
+
+
+async def _made_ready(
+    delivery: Delivery, connection: Connection, policy: PlatformPolicy
+) -> preparing.Uploaded:
+    """Return the delivery as it is when it was prepared ahead, else upload what it needs."""
+    if delivery.state is State.READY and preparing.fresh(delivery, policy, datetime.now(UTC)):
+        return preparing.Uploaded(delivery)
+    return await preparing.upload(delivery.id, connection)
+
+
+async def _renewed(house: House, connection: Connection, policy: PlatformPolicy) -> Connection:
+    """Return the connection as it is after a renewal of its token, where one was needed."""
+    if await renewing.renewed(house, connection, policy) is Need.NONE:
+        return connection
+    return await house.store.connection(connection.id)
 
 
 async def _held(house: House, delivery: Delivery, reason: str) -> Step:
@@ -159,7 +173,7 @@ async def _parts(
     policy: PlatformPolicy,
     run_id: str | None,
 ) -> Step:
-    connector = house.connector(await house.store.account(connection.id), policy)
+    connector = house.connector(house.store.opened(connection), policy)
     if not isinstance(connector, Publishes):
         raise UnexpectedResponse(f"{connection.platform} cannot publish")
     receipts = receipts_of(delivery)

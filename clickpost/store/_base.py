@@ -26,7 +26,10 @@ class Base:
     def __init__(self, engine: AsyncEngine, vault: Vault) -> None:
         self.engine = engine
         self.vault = vault
-        self.session = async_sessionmaker(engine, expire_on_commit=False)
+        alone = engine.execution_options(isolation_level="AUTOCOMMIT")
+        #: For reading and for single statements, each committed by itself.
+        self.session = async_sessionmaker(alone, expire_on_commit=False)
+        self._together = async_sessionmaker(engine, expire_on_commit=False)
 
     @classmethod
     async def open(cls, url: str, vault: Vault, *, size: int = 10) -> Self:
@@ -45,7 +48,7 @@ class Base:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """Yield a session whose work is committed as one, or not at all."""
-        async with self.session() as session, session.begin():
+        async with self._together() as session, session.begin():
             yield session
 
 

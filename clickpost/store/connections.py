@@ -131,7 +131,10 @@ class Connections(Base):
 
     async def account(self, connection_id: str) -> Account:
         """Return the account with its secrets opened."""
-        row = await self.connection(connection_id)
+        return self.opened(await self.connection(connection_id))
+
+    def opened(self, row: Connection) -> Account:
+        """Return the account of a row that was just read."""
         sealed = Sealed(row.secrets, row.data_key, row.key_id)
         return Account(
             connection_id=row.id,

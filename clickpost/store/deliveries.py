@@ -120,7 +120,7 @@ class Deliveries(Base):
 
     async def note(self, delivery_id: str, *, reason: str, who_acts: str) -> None:
         """Say why a delivery stays where it is, and who must act."""
-        async with self.transaction() as session:
+        async with self.session() as session:
             change = update(Delivery).where(col(Delivery.id) == delivery_id)
             await session.execute(change.values(reason=reason, who_acts=who_acts, updated_at=now()))
 
@@ -135,7 +135,7 @@ class Deliveries(Base):
         holder: str,
     ) -> None:
         """Keep what the target will get; Conflict where `holder` no longer prepares it."""
-        async with self.transaction() as session:
+        async with self.session() as session:
             await _changed(
                 session,
                 delivery_id,
@@ -151,10 +151,10 @@ class Deliveries(Base):
                 lease_until=None,
             )
 
-    async def save_prepared(self, delivery_id: str, prepared: list[dict[str, Any]]) -> None:
+    async def save_prepared(self, delivery_id: str, prepared: list[dict[str, Any]]) -> Delivery:
         """Keep what was uploaded; refused (Conflict) once the delivery is being sent."""
-        async with self.transaction() as session:
-            await _changed(
+        async with self.session() as session:
+            return await _changed(
                 session,
                 delivery_id,
                 (State.PREPARING, State.READY),
@@ -162,9 +162,9 @@ class Deliveries(Base):
                 prepared_at=now(),
             )
 
-    async def lease(self, delivery_id: str, worker: str, lasts: timedelta) -> bool:
-        """Take a delivery that is being prepared; False while another worker has it."""
-        async with self.transaction() as session:
+    async def lease(self, delivery_id: str, worker: str, lasts: timedelta) -> Delivery | None:
+        """Take a delivery that is being prepared; None while another worker has it."""
+        async with self.session() as session:
             change = (
                 update(Delivery)
                 .where(
@@ -177,13 +177,15 @@ class Deliveries(Base):
                     ),
                 )
                 .values(lease_owner=worker, lease_until=now() + lasts)
-                .returning(col(Delivery.id))
+                .returning(Delivery)
+                .execution_options(synchronize_session=False)
             )
-            return await session.scalar(change) is not None
+            row: Delivery | None = await session.scalar(change)
+            return row
 
     async def release(self, delivery_id: str, worker: str) -> None:
         """Give back what `lease` took."""
-        async with self.transaction() as session:
+        async with self.session() as session:
             change = update(Delivery).where(
                 col(Delivery.id) == delivery_id,
                 col(Delivery.lease_owner) == worker,

@@ -44,6 +44,8 @@ class Ledger(Base):
         """Walk the whole chain, in constant memory, and name the first broken line."""
         prev, seq = bytes(32), 0
         async with self.engine.connect() as connection:
+            # One snapshot: what is appended meanwhile is for the next walk.
+            await connection.execution_options(isolation_level="REPEATABLE READ")
             head = (await connection.execute(text("SELECT seq, hash FROM ledger_head"))).one()
             while rows := (await connection.execute(_WALK, {"after": seq})).all():
                 for row in rows:

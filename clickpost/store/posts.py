@@ -96,13 +96,13 @@ class Posts(Connections, Base):
 
     async def set_flow_run(self, post_id: str, flow_run_id: str) -> None:
         """Remember which run works on the post."""
-        async with self.transaction() as session:
+        async with self.session() as session:
             change = update(Post).where(col(Post.id) == post_id)
             await session.execute(change.values(flow_run_id=flow_run_id))
 
     async def set_progress(self, post_id: str, share: float | None) -> None:
         """Note how far the post's renditions have come, 0 to 1; None when that is over."""
-        async with self.transaction() as session:
+        async with self.session() as session:
             change = update(Post).where(col(Post.id) == post_id)
             await session.execute(change.values(progress=share))
 
