@@ -90,6 +90,9 @@ class TextRules(Sourced):
     forbidden: str = Field("", description="Characters that may not appear.")
     hashtags: Amount | None = Field(None, description="Most hashtags.")
     mentions: Amount | None = Field(None, description="Most @mentions.")
+    digit_tags: bool = Field(
+        True, description="False where `#` before digits only makes no hashtag, as in #2026."
+    )
 
 
 class TagRules(Sourced):

@@ -247,6 +247,18 @@ def _mentions(text: str) -> Iterator[tuple[int, int, str, str | None]]:
         yield match.start(), match.end(), match[1], match[2]
 
 
+def digit_tags(text: str) -> tuple[str, ...]:
+    """Return what looks like a hashtag and has only digits, which is none on some platforms."""
+    links = [(one.start, one.end) for one in entities(text) if isinstance(one, Link)]
+    return tuple(
+        f"#{tag}"
+        for match in _TAG.finditer(text)
+        if (tag := _TRAILING.sub("", match[1]))
+        and _ONLY_DIGITS.match(tag)
+        and not any(start <= match.start() < end for start, end in links)
+    )
+
+
 def _tags(text: str) -> Iterator[tuple[int, int, str]]:
     for match in _TAG.finditer(text):
         tag = _TRAILING.sub("", match[1])

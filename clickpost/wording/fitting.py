@@ -12,7 +12,7 @@ from clickpost.draft import Fit
 from clickpost.errors import ContentRejected, Fault
 from clickpost.policy.shape import AltRules, PlatformPolicy, TagRules, TextRules
 from clickpost.wording.counting import graphemes, measure, units_of
-from clickpost.wording.entities import Link, Mention, Tag, entities
+from clickpost.wording.entities import Link, Mention, Tag, digit_tags, entities
 
 _GRAPHEME = regex.compile(r"\X")
 _CONTROL = regex.compile(r"[\p{Cc}--[\n\t]]", regex.V1)
@@ -90,6 +90,7 @@ def fit(
         kept_tags = ()
     _forbidden(text, policy.text, "text", work)
     _counts(text, policy.text, work)
+    _digits(text, policy.text, work)
     _presence(text, policy, media, work)
     parts = _parts(text, text.removeprefix(body) if body else "", policy, how, spoiler, work)
     heading = _heading(title, text, policy, work)
@@ -140,6 +141,14 @@ def _counts(text: str, rules: TextRules, work: _Work) -> None:
         number = sum(isinstance(one, kind) for one in found)
         if limit is not None and number > limit:
             work.faults.append(Fault(name, f"at most {limit}", str(number)))
+
+
+def _digits(text: str, rules: TextRules, work: _Work) -> None:
+    """Note the hashtags that will be none, as they have only digits."""
+    if rules.digit_tags:
+        return
+    for tag in dict.fromkeys(digit_tags(text)):
+        work.notes.append(f"text: {tag} stays plain text, digits alone make no hashtag here")
 
 
 def _room(text: str, rules: TextRules, reserved: int = 0) -> bool:

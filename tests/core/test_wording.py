@@ -257,6 +257,27 @@ def test_a_space_that_carries_an_accent_is_no_seam() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "noted"),
+    [
+        ("So long #2026!", ["#2026"]),
+        ("#2026 #2026 and ＃١٢", ["#2026", "#١٢"]),
+        ("#2026ers, #a1, C#, 5 #, issue#7", []),
+        ("https://ex.org/-#7 and &#39;", []),
+        ("1️⃣ #️⃣", []),
+    ],
+)
+def test_a_hashtag_of_digits_only_is_noted_where_it_is_none(text: str, noted: list[str]) -> None:
+    worded = fitted(text, "bluesky")
+    assert [note.split()[1] for note in worded.notes] == noted
+    assert not any(isinstance(one, Tag) and one.tag.isdecimal() for one in entities(text))
+    assert fitted(text, "instagram").notes == ()
+
+
+def test_a_tag_of_digits_only_is_noted_too() -> None:
+    assert any("#2026" in note for note in fitted("t", "bluesky", tags=["2026"]).notes)
+
+
+@pytest.mark.parametrize(
     ("alt", "kind", "found"),
     [
         ("a" * 2000, "image", None),
