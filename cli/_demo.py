@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cli import _house
 from cli._output import err, out, show_json
-from cli._publishing import Follow, shown
+from cli._publishing import Follow, shown, started
 from clickpost.draft import MediaItem, PostFile, Wording
 from clickpost.media import Cache, samples
 from clickpost.policy.load import load_platforms
@@ -77,12 +77,9 @@ async def _published(given: Settings, post: PostFile) -> tuple[int, dict[str, ob
             to = await _connected(given, store)
         looked = await intake.look(post, Path())
         made = await intake.take_in(store, Cache(given.media_root), post, looked, to)
-        run_id = runs.start(
-            given, "publish", {"post": {"post_id": made.post_id}}, tags=[f"post:{made.post_id}"]
-        )
-        await store.set_flow_run(made.post_id, run_id)
-        code, report = await Follow(store, made.post_id).to_the_end()
-        report["run"] = runs.run_url(given, run_id)
+        run_url = await started(given, store, made.post_id, None)
+        code, report = await Follow(store, made.post_id, given).to_the_end()
+        report["run"] = run_url
         out.print(shown(await store.lines(made.post_id)))
         return code, report
 

@@ -1,10 +1,10 @@
-"""Follows a post to its end and shows where it is."""
+"""Starts a post's run, follows the post to its end and shows where it is."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -14,7 +14,9 @@ from rich.table import Table
 
 from cli._output import DONE, FAILED, err
 from clickpost.delivery import SETTLED, State
+from clickpost.settings import Settings
 from clickpost.store import DeliveryLine, Store
+from deployments import runs
 
 _COLOURS = {
     State.LIVE: "green",
@@ -25,26 +27,96 @@ _COLOURS = {
 }
 
 
+async def tags_of(store: Store, post_id: str) -> list[str]:
+    """Return the tags by which a run about the post is found in the UI."""
+    platforms = {f"platform:{line.platform}" for line in await store.lines(post_id)}
+    workspace = (await store.post(post_id)).workspace_id
+    return [f"post:{post_id}", f"workspace:{workspace}", *sorted(platforms)]
+
+
+async def started(given: Settings, store: Store, post_id: str, moment: datetime | None) -> str:
+    """Start the post's run; a scheduled one is prepared now and shares its moment's run."""
+    parameters = {"post": {"post_id": post_id}}
+    tags = await tags_of(store, post_id)
+    if moment is None or moment <= datetime.now(UTC) + timedelta(seconds=2):
+        run_id = runs.start(given, "publish", parameters, tags=tags)
+    else:
+        at = moment.isoformat()
+        run_id = runs.start(
+            given,
+            "publish-due",
+            {"moment": {"at": at}},
+            at=moment,
+            key=f"due {at}",
+            name=f"publish-due {at}",
+        )
+        runs.start(given, "prepare", parameters, tags=tags)
+    await store.set_flow_run(post_id, run_id)
+    return runs.run_url(given, run_id)
+
+
+_LATE = "the run has not begun: does a worker run? See: clickpost status"
+_ENDS = {
+    "FAILED": "before every delivery was settled; the sweep takes the rest further,"
+    " within three minutes",
+    "CRASHED": "before every delivery was settled; press Retry on its page, or leave the rest to"
+    " the sweep, within three minutes (does a worker run? See: clickpost status)",
+    "CANCELLED": "before every delivery was settled; what was not sent is called off within a"
+    " minute, what was on its way is looked for",
+}
+
+
 @dataclass
 class Follow:
-    """Watches one post's deliveries; gives up after `patience` seconds without an end."""
+    """Watches one post's deliveries; gives up after `patience` seconds without an end.
+
+    It watches the post's run too: one that ended badly takes nothing further.
+    """
 
     store: Store
     post_id: str
+    given: Settings
     patience: float = 900.0
+    hint: str = ""
 
     async def to_the_end(self) -> tuple[int, dict[str, Any]]:
         """Show progress until every delivery has settled; return exit code and report."""
         until = monotonic() + self.patience
+        watching = asyncio.create_task(self._watched())
         with Live(console=err, refresh_per_second=8, transient=True) as live:
             while True:
+                over = watching.done()
                 lines = await self.store.lines(self.post_id)
                 live.update(await self._picture(lines))
-                if all(_rests(line) for line in lines) or monotonic() > until:
+                if all(_rests(line) for line in lines) or over or monotonic() > until:
                     break
                 await asyncio.sleep(0.3)
+        watching.cancel()
         lines = await self.store.lines(self.post_id)
-        return code_of(lines), await report_of(self.store, self.post_id)
+        report = await report_of(self.store, self.post_id)
+        if all(_rests(line) for line in lines):
+            return code_of(lines), report
+        word = watching.result() if over else f"still on its way after {self.patience:.0f} s"
+        word += f". Look again with: clickpost posts show {self.post_id}"
+        err.print(f"[yellow]{_plain(word)}[/]", soft_wrap=True)
+        return FAILED if over else code_of(lines), report | {"unsettled": word}
+
+    async def _watched(self) -> str:
+        """Wait until the post's run has ended badly, and say what that means.
+
+        A run whose worker was killed is Crashed only for a moment, where another picks it up: an
+        end counts when it is seen three times in a row.
+        """
+        seen = 0
+        while True:
+            await asyncio.sleep(1)
+            run_id = (await self.store.post(self.post_id)).flow_run_id
+            state = await asyncio.to_thread(runs.state_of, self.given, run_id) if run_id else None
+            self.hint = _LATE if state is not None and state.name == "Late" else ""
+            seen = seen + 1 if state is not None and state.type in _ENDS else 0
+            if state is not None and seen == 3:
+                said = f" ({state.message})" if state.message else ""
+                return f"the run has ended as {state.name}{said} {_ENDS[state.type]}"
 
     async def _picture(self, lines: list[DeliveryLine]) -> Group:
         post = await self.store.post(self.post_id)
@@ -52,8 +124,8 @@ class Follow:
         if post.progress is not None and post.progress < 1:
             filled = int(post.progress * 24)
             bar = "█" * filled + "░" * (24 - filled)
-            return Group(table, f"making renditions {bar} {post.progress:.0%}")
-        return table
+            return Group(table, f"making renditions {bar} {post.progress:.0%}", self.hint)
+        return Group(table, self.hint) if self.hint else table
 
 
 def _rests(line: DeliveryLine) -> bool:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+import sys
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import typer
 from rich.table import Table
 
 from cli import _house
-from cli._output import AsJson, guarded, out, show_json
-from clickpost.errors import InvalidInput
+from cli._output import AsJson, err, guarded, out, show_json
+from cli._publishing import started
+from clickpost.delivery import State
+from clickpost.errors import InvalidInput, Unavailable
 from clickpost.policy.load import load_platforms, platform
 from clickpost.settings import Settings
+from clickpost.store import DeliveryLine, Store
 from clickpost.store.tables import Connection
 from connectors._api import client
 from tasks import connecting
 
+#: So many runs a reconnect starts itself; the sweep takes the rest.
+MOST_RUNS = 100
 _LOOSE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -40,14 +48,14 @@ def connect(
     Which KEYs a platform takes is in its policy file, and asked for where they are not given:
     bluesky identifier and app-password, mastodon access-token, instagram access-token,
     youtube client-id, client-secret and refresh-token. Connecting the same PLATFORM/NAME again
-    replaces its credentials and releases what was held.
+    replaces its credentials, releases what was held and begins to send it.
     """
     given = _house.settings()
     policy = platform(given.policies, name_of_platform)
     credentials = _from_environment(context.args)
     for key in connecting.missing(credentials, policy):
         one = policy.credentials[key]
-        credentials[key] = typer.prompt(f"{key} ({one.why})", hide_input=one.secret, err=True)
+        credentials[key] = _asked(key, one.why, secret=one.secret)
     wish = connecting.Wish(
         platform=policy.name,
         name=_named(name),
@@ -55,17 +63,71 @@ def connect(
         api_base=_address(api_base),
         options=dict(_pair(one) for one in option),
     )
-    row = _house.run(_connect(given, wish))
+    row, released = _house.run(_connect(given, wish))
     if as_json:
-        show_json(_shown(row))
-    else:
-        out.print(f"connected [bold]{row.ref}[/] as {row.handle} ({row.remote_id})")
+        show_json(_shown(row) | {"released": released.deliveries, "runs_for": released.started})
+        return
+    out.print(f"connected [bold]{row.ref}[/] as {row.handle} ({row.remote_id})")
+    if released.deliveries:
+        out.print(released.said())
 
 
-async def _connect(given: Settings, wish: connecting.Wish) -> Connection:
+def _asked(key: str, why: str, *, secret: bool) -> str:
+    """Ask for a credential at the terminal; where there is none, read a line of what is piped."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(f"{key} ({why})", hide_input=secret, err=True))
+    line = sys.stdin.readline().strip()
+    if not line:
+        word = key.replace("_", "-")
+        raise InvalidInput(
+            f"{key} ({why}) is missing and there is no terminal to ask at: name an environment"
+            f" variable with --{word}-env VARIABLE, or pipe it in, a line for each credential"
+        )
+    return line
+
+
+async def _connect(given: Settings, wish: connecting.Wish) -> tuple[Connection, Released]:
     policy = load_platforms(given.policies)[wish.platform]
     async with _house.opened(given) as store, client() as http:
-        return await connecting.connect(store, http, policy, wish)
+        held = await store.held_lines(f"{wish.platform}/{wish.name}")
+        row = await connecting.connect(store, http, policy, wish)
+        return row, await _released(given, store, held)
+
+
+@dataclass(frozen=True)
+class Released:
+    """What a new grant set going: deliveries, and the posts whose runs were started for them."""
+
+    deliveries: int = 0
+    started: tuple[str, ...] = ()
+
+    def said(self) -> str:
+        """Return the sentence that the command ends with."""
+        what = "1 held delivery" if self.deliveries == 1 else f"{self.deliveries} held deliveries"
+        if not self.started:
+            return f"released {what}; the sweep sends what is due within three minutes"
+        posts = "1 post" if len(self.started) == 1 else f"{len(self.started)} posts"
+        return f"released {what}; a run was started for {posts}; see: clickpost posts list"
+
+
+async def _released(given: Settings, store: Store, held: list[DeliveryLine]) -> Released:
+    """Start a run for each post that waited for the account; the sweep takes what is left over."""
+    free = [line for line in held if await _is_free(store, line)]
+    due_at: dict[str, datetime | None] = {}
+    for line in free:
+        due_at.setdefault(line.post_id, line.due_at)
+    going = []
+    try:
+        for post_id in list(due_at)[:MOST_RUNS]:
+            await started(given, store, post_id, due_at[post_id])
+            going.append(post_id)
+    except Unavailable as error:
+        err.print(f"[yellow]{error}[/]")
+    return Released(len(free), tuple(going))
+
+
+async def _is_free(store: Store, line: DeliveryLine) -> bool:
+    return (await store.delivery(line.id)).state is not State.HELD
 
 
 def _from_environment(words: list[str]) -> dict[str, str]:

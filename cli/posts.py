@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cli import _house, _postfile, _preview
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
-from cli._publishing import Follow, report_of, shown
+from cli._publishing import Follow, report_of, shown, started, tags_of
 from clickpost.delivery import CANCELLABLE, State
 from clickpost.draft import PostFile
 from clickpost.errors import Conflict, InvalidInput
@@ -89,9 +89,9 @@ async def _publish(
         made = await intake.take_in(store, Cache(given.media_root), post, looked, to, draft=draft)
         report: dict[str, Any] = {}
         if not made.existing and not draft:
-            report["run"] = await _started(given, store, made.post_id, moment)
+            report["run"] = await started(given, store, made.post_id, moment)
         waits = wait and not draft and not made.existing and not _far(moment)
-        follow = Follow(store, made.post_id)
+        follow = Follow(store, made.post_id, given)
         code, found = (
             await follow.to_the_end() if waits else (DONE, await report_of(store, made.post_id))
         )
@@ -103,29 +103,6 @@ async def _publish(
 
 def _far(moment: datetime | None) -> bool:
     return moment is not None and moment - datetime.now(UTC) > timedelta(minutes=10)
-
-
-async def _started(given: Settings, store: Store, post_id: str, moment: datetime | None) -> str:
-    """Start the post's run; a scheduled one is prepared now and shares its moment's run."""
-    parameters = {"post": {"post_id": post_id}}
-    platforms = {f"platform:{line.platform}" for line in await store.lines(post_id)}
-    workspace = (await store.post(post_id)).workspace_id
-    tags = [f"post:{post_id}", f"workspace:{workspace}", *sorted(platforms)]
-    if moment is None or moment <= datetime.now(UTC) + timedelta(seconds=2):
-        run_id = runs.start(given, "publish", parameters, tags=tags)
-    else:
-        at = moment.isoformat()
-        run_id = runs.start(
-            given,
-            "publish-due",
-            {"moment": {"at": at}},
-            at=moment,
-            key=f"due {at}",
-            name=f"publish-due {at}",
-        )
-        runs.start(given, "prepare", parameters, tags=tags)
-    await store.set_flow_run(post_id, run_id)
-    return runs.run_url(given, run_id)
 
 
 async def _say(store: Store, post_id: str, report: dict[str, Any], moment: datetime | None) -> None:
@@ -258,14 +235,16 @@ async def _again(
             raise InvalidInput(
                 f"{post_id}: nothing to try again; see: clickpost posts show {post_id}"
             )
-        run_url = await _started(given, store, post_id, None)
+        run_url = await started(given, store, post_id, None)
         code = DONE
         if wait:
-            code, _ = await Follow(store, post_id).to_the_end()
+            code, report = await Follow(store, post_id, given).to_the_end()
+        else:
+            report = await report_of(store, post_id)
         if not quiet:
             out.print(shown(await store.lines(post_id)))
             out.print(f"run: {run_url}")
-        return code, await report_of(store, post_id) | {"run": run_url}
+        return code, report | {"run": run_url}
 
 
 @app.command("publish")
@@ -322,9 +301,8 @@ async def _taken(given: Settings, post_id: str, *, quiet: bool) -> tuple[int, di
     up = {State.LIVE, State.PROCESSING, State.GONE}
     async with _house.opened(given) as store:
         await store.post(post_id)
-        run_id = runs.start(
-            given, "takedown", {"post": {"post_id": post_id}}, tags=[f"post:{post_id}"]
-        )
+        about = {"post": {"post_id": post_id}}
+        run_id = runs.start(given, "takedown", about, tags=await tags_of(store, post_id))
         for _ in range(240):
             lines = await store.lines(post_id)
             if not any(line.state in up and line.reason is None for line in lines):

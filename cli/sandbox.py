@@ -12,6 +12,20 @@ from cli import _house
 from cli._output import AsJson, guarded, out, show_json
 from clickpost.errors import InvalidInput, Unavailable
 
+#: What `misbehave` takes, as the sandbox says it; a test compares the two.
+KINDS = (
+    "rate_limit",
+    "server_error",
+    "error_after",
+    "slow",
+    "drop_before",
+    "drop_after",
+    "garbage",
+    "expire_token",
+    "revoke_token",
+    "fail_processing",
+)
+
 app = typer.Typer(no_args_is_help=True, help="Steer the stand-in platforms on this machine.")
 
 
@@ -61,7 +75,7 @@ def posts(as_json: bool = AsJson) -> None:
 @guarded
 def misbehave(
     platform: str,
-    what: str = typer.Argument(help="rate_limit, server_error, error_after, slow, drop_before, …"),
+    what: str = typer.Argument(help=f"One of: {', '.join(KINDS)}."),
     step: str = typer.Option("*", help="At which step, e.g. put_record; * for any."),
     times: int = typer.Option(1, help="How often."),
     as_json: bool = AsJson,
@@ -72,7 +86,8 @@ def misbehave(
     if as_json:
         show_json(orders)
     else:
-        out.print(f"{len(orders)} orders are open; call them off with: clickpost sandbox calm")
+        count = "1 order is open" if len(orders) == 1 else f"{len(orders)} orders are open"
+        out.print(f"{count}; call off with: clickpost sandbox calm")
 
 
 @app.command()

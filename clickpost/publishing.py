@@ -231,7 +231,8 @@ def _somebody(error: ClickPostError) -> str:
 def _reason(error: PlatformError) -> str:
     """Return the error's words with the platform's own, redacted, for our own database."""
     field = f"{error.field}: " if error.field else ""
-    return f"{field}{error}" + (f": {error.detail}" if error.detail else "")
+    said = f"{field}{error}"
+    return said if not error.detail or error.detail in said else f"{said}: {error.detail}"
 
 
 def backoff(attempts: int) -> float:

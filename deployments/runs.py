@@ -1,9 +1,10 @@
-"""Starts and cancels flow runs over Prefect's REST API, without importing Prefect."""
+"""Starts flow runs and looks at them, over Prefect's REST API, without importing Prefect."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,6 +82,26 @@ def start(
             f"Prefect does not answer at {api_url(settings)}. Run: clickpost up"
         ) from None
     return str(made.json()["id"])
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands: Prefect's type, the name that the UI shows, and the message."""
+
+    type: str
+    name: str
+    message: str | None
+
+
+def state_of(settings: Settings, run_id: str) -> RunState | None:
+    """Return where a run stands; None where Prefect does not answer or no longer has it."""
+    try:
+        with _client(settings) as client:
+            answer = client.get(f"/flow_runs/{run_id}").raise_for_status()
+    except httpx.HTTPError:
+        return None
+    state = answer.json()["state"] or {}
+    return RunState(state.get("type", ""), state.get("name", ""), state.get("message"))
 
 
 def run_url(settings: Settings, run_id: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 
 from prefect.artifacts import acreate_table_artifact
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 
 from clickpost.delivery import State
 from clickpost.store import DeliveryLine
@@ -97,6 +100,7 @@ async def _write(post_id: str, share: float) -> None:
 async def report(post_id: str) -> None:
     """Write the post's table artifact; its key is the post, its history the post's history."""
     house = await _wiring.house()
+    lines = await house.store.lines(post_id)
     table = [
         {
             "connection": line.ref,
@@ -108,10 +112,20 @@ async def report(post_id: str) -> None:
             "rendition": line.rendition,
             "since": line.updated_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         }
-        for line in await house.store.lines(post_id)
+        for line in lines
     ]
+    _told(lines)
     await acreate_table_artifact(
         key=post_id.replace("_", "-"),
         table=table,
         description=f"Deliveries of {post_id}. More: `clickpost posts show {post_id}`",
     )
+
+
+def _told(lines: Sequence[DeliveryLine]) -> None:
+    """Name in the run's log what somebody must act on; the reason stays in the report."""
+    with suppress(MissingContextError):  # Outside a run there is no log to tell.
+        for line in lines:
+            if line.who_acts and not line.who_acts.startswith("nobody"):
+                words = (line.post_id, line.ref, line.state.value, line.who_acts)
+                get_run_logger().warning("%s %s is %s; who acts next: %s", *words)

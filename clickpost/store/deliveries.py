@@ -379,6 +379,12 @@ class Deliveries(Base):
         stoppable = col(Delivery.state).in_(STOPPABLE)
         return await self._lines(_LINE.where(col(Post.flow_run_id).in_(run_ids), stoppable))
 
+    async def held_lines(self, ref: str) -> list[DeliveryLine]:
+        """Return what is held on the connection PLATFORM/NAME."""
+        platform, _, name = ref.partition("/")
+        account = (col(Connection.platform) == platform) & (col(Connection.name) == name)
+        return await self._lines(_LINE.where(account, col(Delivery.state) == State.HELD))
+
     async def due_lines(self, moment: datetime) -> list[DeliveryLine]:
         """Return what is due at or before `moment` and not yet sent."""
         due = func.greatest(Delivery.due_at, Delivery.not_before)

@@ -161,3 +161,10 @@ def test_a_delivery_whose_run_was_cancelled_ends_and_says_what_of_it_is_there() 
     assert (partly.state, partly.who_acts) == (State.FAILED, "an operator")
     assert "after 2 parts of its thread had been sent" in partly.reason
     assert all(may_move(state, State.CANCELLED) for state in STOPPABLE)
+
+
+def test_a_platforms_own_sentence_is_said_once() -> None:
+    detail = "The access token was revoked"
+    for said in ("POST /statuses answered 401", f"POST /statuses answered 401 {detail}"):
+        verdict = publishing.verdict_of(errors.Reauthorize(said, detail=detail), 1)
+        assert str(verdict.reason).count(detail) == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text as sql
 
-from cli.posts import _started
+from cli._publishing import started
 from clickpost.delivery import State
 from deployments import runs
 from tests.flows.conftest import House
@@ -30,7 +30,7 @@ def cancel(house: House, run_id: str) -> None:
 async def scheduled(house: House, text: str, moment: datetime, *to: str) -> tuple[str, str]:
     """Schedule a post as the command line does; return its id and its moment's run."""
     post_id = await house.post(text, *to, at=moment)
-    await _started(house.settings, house.store, post_id, moment)
+    await started(house.settings, house.store, post_id, moment)
     return post_id, str((await house.store.post(post_id)).flow_run_id)
 
 
