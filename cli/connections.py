@@ -56,6 +56,8 @@ def connect(
     for key in connecting.missing(credentials, policy):
         one = policy.credentials[key]
         credentials[key] = _asked(key, one.why, secret=one.secret)
+    for lacks in connecting.warnings(credentials, policy):
+        err.print(f"[yellow]note:[/] {lacks}")
     wish = connecting.Wish(
         platform=policy.name,
         name=_named(name),

@@ -39,6 +39,7 @@ from clickpost.errors import (
     Transient,
     UnexpectedResponse,
 )
+from clickpost.policy.shape import Longest
 from connectors._api import (
     Answer,
     Api,
@@ -60,8 +61,6 @@ PIECES = 64
 #: How often one send follows a server that says which bytes it still lacks.
 ROUNDS = 3
 RESUME = 308
-#: An upright or square video of at most this length is a Short (see the policy's note).
-SHORT = 180.0
 _GONE = frozenset({404, 410})
 _MISPLACED = frozenset({400, 416})
 _SLACK = timedelta(minutes=2)
@@ -77,10 +76,11 @@ class Connector:
     account: Account
 
     async def sign_in(self) -> Tokens:
-        """Make an access token, unless one was given with the credentials."""
+        """Make an access token, unless one was given alone: that ends within the hour."""
         if self.account.secrets.get("refresh_token"):
             return await self.refresh()
-        return Tokens({"access_token": self._token()})
+        ends = datetime.now(UTC) + timedelta(seconds=seconds_of(None))
+        return Tokens({"access_token": self._token()}, expires_at=ends)
 
     async def refresh(self) -> Tokens:
         """Exchange the refresh token, which stays as it is, for an access token of an hour."""
@@ -117,7 +117,7 @@ class Connector:
                 raise
 
     async def whoami(self) -> Identity:
-        """Return the channel's id and handle."""
+        """Return the channel's id and handle, and how long its videos may be."""
         channel = await self._channel("whoami")
         channel_id = text_at(channel, "id", call="GET channels")
         snippet = channel.get("snippet") or {}
@@ -125,6 +125,7 @@ class Connector:
             remote_id=channel_id,
             handle=str(snippet.get("customUrl") or channel_id),
             name=str(snippet.get("title") or ""),
+            limits=limits_of(channel, self.api.policy.unverified),
         )
 
     async def prepare(self, message: Message, key: str, so_far: Prepared | None = None) -> Prepared:
@@ -236,7 +237,7 @@ class Connector:
             "mime": file.mime,
             "title": message.title,
             "privacy": resource["status"]["privacyStatus"],
-            "short": is_short(file),
+            "short": is_short(file, self.api.policy.short),
         }
 
     async def _put(
@@ -433,9 +434,22 @@ def moment_of(value: object) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def is_short(file: MediaFile) -> bool:
+def is_short(file: MediaFile, rules: Longest | None) -> bool:
     """Say whether YouTube makes a Short of it; without a known duration nobody can tell."""
-    return file.height >= file.width and file.duration is not None and file.duration <= SHORT
+    if rules is None or file.duration is None:
+        return False
+    return file.height >= file.width and file.duration <= rules.lasts.total_seconds()
+
+
+def limits_of(channel: Mapping[str, Any], unverified: Longest | None) -> dict[str, Any]:
+    """Say in our policies' words how long a video of this channel may be; {} where that is usual.
+
+    A channel that is `eligible` has not been verified yet.
+    """
+    word = (channel.get("status") or {}).get("longUploadsStatus")
+    if unverified is None or word not in ("eligible", "disallowed"):
+        return {}
+    return {"video": {"lasts": {"max": unverified.lasts.total_seconds()}}}
 
 
 def session_of(location: str, base: str) -> str:

@@ -11,7 +11,7 @@ import httpx
 import connectors
 from clickpost.contract import Account, Identifies, SignsIn
 from clickpost.errors import InvalidInput, PolicyError
-from clickpost.policy.shape import PlatformPolicy
+from clickpost.policy.shape import Credential, PlatformPolicy
 from clickpost.store import NewConnection, Store
 from clickpost.store.tables import Connection
 
@@ -87,4 +87,20 @@ def credentials_of(given: Mapping[str, str], policy: PlatformPolicy) -> dict[str
 def missing(given: Mapping[str, str], policy: PlatformPolicy) -> list[str]:
     """Return the credentials that are needed and not given."""
     known = credentials_of(given, policy)
-    return [name for name, one in policy.credentials.items() if one.required and name not in known]
+    spared = {name for one in _alone(known, policy) for name in one.instead_of}
+    return [
+        name
+        for name, one in policy.credentials.items()
+        if one.required and name not in known and name not in spared
+    ]
+
+
+def warnings(given: Mapping[str, str], policy: PlatformPolicy) -> list[str]:
+    """Return what the credentials that were given lack, in the policy's words."""
+    return [one.alone for one in _alone(credentials_of(given, policy), policy) if one.alone]
+
+
+def _alone(known: Mapping[str, str], policy: PlatformPolicy) -> list[Credential]:
+    """Return the credentials that were given instead of all of those for which they stand."""
+    given = [one for name, one in policy.credentials.items() if name in known]
+    return [one for one in given if one.instead_of and not known.keys() & set(one.instead_of)]

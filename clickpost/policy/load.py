@@ -345,6 +345,16 @@ def _impossible(source: Source, policy: PlatformPolicy) -> Iterator[Problem]:
         if not _asks(rule):
             said = "matches every answer; give a status, code, subcode, contains or step"
             yield source.problem(("errors", "rules", number), said)
+    yield from _unknown_credentials(source, policy)
+
+
+def _unknown_credentials(source: Source, policy: PlatformPolicy) -> Iterator[Problem]:
+    for name, one in policy.credentials.items():
+        for number, other in enumerate(one.instead_of):
+            if other not in policy.credentials or other == name:
+                near = _nearest(other, policy.credentials.keys() - {name}) or ""
+                place = ("credentials", name, "instead_of", number)
+                yield source.problem(place, f"no other credential is called {other!r}", "", near)
 
 
 def _asks(rule: ErrorRule) -> dict[str, Any]:

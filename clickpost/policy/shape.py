@@ -75,6 +75,13 @@ class Credential(Facts):
     secret: bool = Field(True, description="False for an id that may be shown.")
     required: bool = Field(True, description="False where the connector can do without.")
     aliases: list[str] = Field(default_factory=list, description="Other names people use for it.")
+    instead_of: list[str] = Field(
+        default_factory=list,
+        description="Credentials not asked for where this one is given and none of them.",
+    )
+    alone: Words | None = Field(
+        None, description="What it lacks without those; whoever connects is told."
+    )
 
 
 class TextRules(Sourced):
@@ -158,6 +165,12 @@ class VideoRules(Sourced):
     closed_gop: bool = Field(False, description="True where groups of pictures must be closed.")
     moov_in_front: bool = Field(False, description="True where the index must lead the file.")
     edit_lists: bool = Field(True, description="False where edit lists are refused.")
+
+
+class Longest(Sourced):
+    """How long a video of one sort may last."""
+
+    lasts: LastingSpan = Field(description="Longest, e.g. 3 min.")
 
 
 class AlbumRules(Sourced):
@@ -320,6 +333,12 @@ class PlatformPolicy(Facts):
     media: MediaRules = Field(description="What a post must or may carry.")
     images: ImageRules = Field(description="What is accepted as an image.")
     video: VideoRules = Field(description="What is accepted as a video.")
+    short: Longest | None = Field(
+        None, description="What the platform shows as a short, if it is no wider than high."
+    )
+    unverified: Longest | None = Field(
+        None, description="What an account may send that the platform does not trust with more."
+    )
     album: AlbumRules | None = Field(None, description="What several media may be.")
     alt: AltRules = Field(description="Descriptions of media.")
     thread: ThreadRules = Field(description="Whether posts can answer one another.")

@@ -39,7 +39,7 @@ from clickpost.errors import (
     Transient,
     UnexpectedResponse,
 )
-from clickpost.policy.load import load_platforms
+from clickpost.policy.load import load_platforms, narrowed
 from clickpost.settings import PROJECT
 from clickpost.wording import fit
 from connectors import youtube
@@ -485,6 +485,14 @@ async def test_a_short_has_the_address_of_a_short(
     assert ("/shorts/dQw4w9WgXcQ" in str(done.receipt.url)) is short
 
 
+def test_how_long_a_short_may_be_is_the_policys_word(tmp_path: Path) -> None:
+    film = film_of(tmp_path, 10, width=1080, height=1920, duration=70.0)
+    assert POLICY.short is not None
+    minute = POLICY.short.model_copy(update={"lasts": timedelta(minutes=1)})
+    found = [youtube.is_short(film, rules) for rules in (POLICY.short, minute, None)]
+    assert found == [True, False, False]
+
+
 # --- Errors ---------------------------------------------------------------------------------------
 
 
@@ -774,6 +782,15 @@ async def test_a_refresh_asks_google_and_keeps_the_refresh_token() -> None:
     }
 
 
+async def test_an_access_token_alone_is_used_as_it_is_for_an_hour_at_most() -> None:
+    speaker, google = made(secrets={"access_token": "ya29.alone"})
+    tokens = await speaker.sign_in()
+    assert google.asked == []
+    assert tokens.secrets == {"access_token": "ya29.alone"}
+    assert tokens.expires_at is not None
+    assert timedelta(minutes=59) < tokens.expires_at - datetime.now(UTC) <= timedelta(hours=1)
+
+
 async def test_a_stand_in_makes_the_tokens_too_and_google_gets_no_secret_of_it() -> None:
     speaker, google = made(ok(access_token="t"), base=STAND_IN)
     await speaker.refresh()
@@ -833,6 +850,26 @@ async def test_a_channel_says_who_it_is() -> None:
     who = await speaker.whoami()
     assert (who.remote_id, who.handle, who.name) == ("UC1", "@acme", "Acme")
     assert google.asked[0].url.params["mine"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("word", "longest"),
+    [
+        ("allowed", timedelta(hours=12)),
+        ("longUploadsUnspecified", timedelta(hours=12)),
+        (None, timedelta(hours=12)),
+        ("eligible", timedelta(minutes=15)),
+        ("disallowed", timedelta(minutes=15)),
+    ],
+)
+async def test_a_channel_that_is_not_verified_takes_a_quarter_of_an_hour(
+    word: str | None, longest: timedelta
+) -> None:
+    speaker, google = made(ok(items=[{"id": "UC1", "status": {"longUploadsStatus": word}}]))
+    limits = (await speaker.whoami()).limits
+    assert "status" in google.asked[0].url.params["part"]
+    kept = json.loads(json.dumps(limits))  # As the database keeps them.
+    assert narrowed(POLICY, kept).video.lasts.max == longest
 
 
 @pytest.mark.parametrize(

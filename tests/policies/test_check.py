@@ -186,6 +186,11 @@ SHAPES = [
         f"{FILE}:33:45: budget.0.window: must be more than 0; found '0 h' (In how long, e.g. 3 h)",
         id="a window of no time",
     ),
+    pytest.param(
+        ("{why: from the settings}", "{why: from the settings, instead_of: [tokn]}"),
+        f"{FILE}:6:60: credentials.token.instead_of.0: no other credential is called 'tokn'",
+        id="a credential instead of one that is not there",
+    ),
 ]
 
 
