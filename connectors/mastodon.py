@@ -74,6 +74,7 @@ class Connector:
         state: dict[str, Any] = {"media": [], "urls": [], "pending": []}
         state |= so_far.state if so_far else {}
         state["status"] = status_of(message)
+        state.setdefault("since", datetime.now(UTC).isoformat())
         for number in range(len(state["media"]), len(message.media)):
             file = message.media[number]
             media_id, url, ready = await self._uploaded(file, name_of(file, key, number))
@@ -90,8 +91,9 @@ class Connector:
     ) -> Receipt:
         """Post the status under its idempotency key, which some servers ignore.
 
-        A server that knows the key, or the media, from an earlier send refuses this one: then the
-        post which carries the media is ours.
+        A server that knows the key, or the media, from an earlier send refuses this one: then a
+        look tells whether that made the post. Where it made none, the key is used up for an hour
+        and no send under it can ever succeed (Pixelfed), so another one is used, once.
         """
         body = {**prepared.state["status"]}
         if prepared.state["media"]:
@@ -99,18 +101,23 @@ class Connector:
         if after:
             body["in_reply_to_id"] = after[-1].remote_id
         try:
-            response = await self._send(
-                "POST",
-                "/api/v1/statuses",
-                step="publish",
-                repeatable=False,
-                json=body,
-                headers={"Idempotency-Key": key},
-            )
+            return await self._posted(body, key)
         except (OutcomeUnknown, PrepareAgain) as error:
             if error.status not in (400, 422):
                 raise
-            return await self._sent_before(prepared, error)
+            if found := await self._sent_before(prepared, key, after, error):
+                return found
+        return await self._posted(body, f"{key}-again")
+
+    async def _posted(self, body: Mapping[str, Any], key: str) -> Receipt:
+        response = await self._send(
+            "POST",
+            "/api/v1/statuses",
+            step="publish",
+            repeatable=False,
+            json=body,
+            headers={"Idempotency-Key": key},
+        )
         return receipt_of(json_of(response, repeatable=False), repeatable=False)
 
     async def find(self, sought: Sought) -> Receipt | Absence:
@@ -158,19 +165,42 @@ class Connector:
         path = f"/api/v1/accounts/{quote(self._remote_id(), safe='')}/statuses"
         return await self._send("GET", path, step="find", params=query)
 
-    async def _sent_before(self, prepared: Prepared, error: PlatformError) -> Receipt:
-        """Return the post that carries our media already; raise `error` where none does."""
+    async def _sent_before(
+        self, prepared: Prepared, key: str, after: tuple[Receipt, ...], error: PlatformError
+    ) -> Receipt | None:
+        """Return the post that an earlier send made, None where none is there; else raise `error`.
+
+        Only a look that saw everything proves that a used key made nothing. Whoever sends a key
+        again has looked before, after the server had time to settle.
+        """
+        try:
+            if found := await self._carrier(prepared):
+                return found
+            since = prepared.state.get("since")
+            if isinstance(error, PrepareAgain) or not since:
+                raise error
+            sent_at, text = datetime.fromisoformat(since), str(prepared.state["status"]["status"])
+            sought = Sought(key, prepared, text, sent_at, datetime.now(UTC), after)
+            match await self.find(sought):
+                case Receipt() as receipt:
+                    return receipt
+                case Absence.NOT_THERE:
+                    return None
+                case Absence.CANNOT_TELL:
+                    raise error
+        except PlatformError as another:
+            if another is error:
+                raise
+            raise OutcomeUnknown(error.message, status=error.status, code=error.code) from None
+
+    async def _carrier(self, prepared: Prepared) -> Receipt | None:
+        """Return the recent post that carries our media."""
         media = set(prepared.state["media"])
         if not media:
-            raise error
-        try:
-            recent = own(list_of(await self._recent(None)), self._remote_id())
-        except PlatformError:
-            raise OutcomeUnknown(error.message, status=error.status, code=error.code) from None
-        for status in recent:
-            if media & set(media_of(status, "id")):
-                return receipt_of(status)
-        raise error
+            return None
+        recent = own(list_of(await self._recent(None)), self._remote_id())
+        carriers = (one for one in recent if media & set(media_of(one, "id")))
+        return next((receipt_of(one) for one in carriers), None)
 
     async def _uploaded(self, file: MediaFile, name: str) -> tuple[str, str | None, bool]:
         """Upload one file; return its id, its address and whether it is ready."""

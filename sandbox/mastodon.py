@@ -1,4 +1,6 @@
-"""A Mastodon server (and one that ignores idempotency keys, as GoToSocial does)."""
+"""A Mastodon server; one that ignores idempotency keys (GoToSocial), one that refuses to see a key
+twice (Pixelfed).
+"""
 
 from __future__ import annotations
 
@@ -26,6 +28,11 @@ MIME_TYPES = [
     "image/jpeg", "image/png", "image/gif", "image/heic", "image/heif", "image/webp", "image/avif",
     "video/webm", "video/mp4", "video/quicktime", "audio/mpeg",
 ]  # fmt: skip
+VERSIONS = {
+    "mastodon": "4.4.2",
+    "gotosocial": "0.20.1 (compatible; GoToSocial 0.20.1)",
+    "pixelfed": "3.5.3 (compatible; Pixelfed 0.12.5)",
+}
 REMOTE = re.compile(r"(?<![\w@/])@(\w+)@[\w.-]+\.\w+")
 TAG = re.compile(r"(?<![\w&/])#(\w*[^\W\d]\w*)")
 FIELDS = {
@@ -60,8 +67,8 @@ class Refused(Exception):
 class Mastodon:
     """The server's routes."""
 
-    def __init__(self, state: State, orders: Orders, base: str, *, keys: bool = True) -> None:
-        self.state, self.orders, self.base, self.keys = state, orders, base, keys
+    def __init__(self, state: State, orders: Orders, base: str, software: str = "mastodon") -> None:
+        self.state, self.orders, self.base, self.software = state, orders, base, software
         self.known: dict[tuple[str, str], tuple[float, str]] = {}
 
     def routes(self) -> list[Route]:
@@ -112,7 +119,7 @@ class Mastodon:
         return {
             "domain": "sandbox",
             "title": "Sandbox",
-            "version": "4.4.2" if self.keys else "0.20.1 (compatible; GoToSocial 0.20.1)",
+            "version": VERSIONS[self.software],
             "configuration": {
                 "statuses": {
                     "max_characters": 500,
@@ -214,13 +221,20 @@ class Mastodon:
         row = self.account(request)
         key = request.headers.get("idempotency-key")
         slot = (row["id"], key or "")
-        if key and self.keys and slot in self.known and time.time() - self.known[slot][0] < 3600:
+        fresh = slot in self.known and time.time() - self.known[slot][0] < 3600
+        if key and fresh and self.software == "pixelfed":
+            raise Refused(400, "Duplicate idempotency key.")
+        if key and fresh and self.software == "mastodon":
             return self.shown(self.state.posts[f"mastodon/{self.known[slot][1]}"])
+        if self.software == "pixelfed":  # It keeps the key before it looks at the post.
+            self.known[slot] = (time.time(), "")
         said = await self.said(request)
         if unknown := set(said) - FIELDS:
             raise Refused(422, f"Validation failed: unknown parameter {sorted(unknown)[0]}")
         text, spoiler = str(said.get("status") or ""), str(said.get("spoiler_text") or "")
         ids = [str(one) for one in said.get("media_ids") or []]
+        if self.software == "pixelfed" and not ids:
+            raise Refused(403, "This action is not allowed")
         if not text.strip() and not ids:
             raise Refused(422, "Validation failed: Text can't be blank")
         if length(text) + length(spoiler) > 500:
@@ -373,10 +387,10 @@ def remote_id(number: int, made: Mapping[str, str]) -> str:
 
 
 def mounts(state: State, orders: Orders, base: str) -> dict[str, list[Route]]:
-    """Return a Mastodon server, and a GoToSocial one, which ignores idempotency keys."""
+    """Return a server of each software."""
     return {
-        "/mastodon": Mastodon(state, orders, f"{base}/mastodon").routes(),
-        "/gotosocial": Mastodon(state, orders, f"{base}/gotosocial", keys=False).routes(),
+        f"/{software}": Mastodon(state, orders, f"{base}/{software}", software).routes()
+        for software in VERSIONS
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from clickpost.contract import (
     Absence,
@@ -37,6 +38,7 @@ from clickpost.policy.load import load_platforms, narrowed
 from clickpost.settings import PROJECT
 from connectors._api import Api
 from connectors.mastodon import Connector, alike, limits_of, name_of, said_in, said_of, status_of
+from sandbox.testing import serve
 
 POLICY = load_platforms(PROJECT / "policies")["mastodon"]
 BASE = "https://m.test"
@@ -136,6 +138,13 @@ FEED = f"GET /api/v1/accounts/{ME}/statuses"
 
 async def found(*pages: Answer, what: Sought | None = None) -> Receipt | Absence:
     return await speaking(server(**{FEED: list(pages)})).find(what or sought())
+
+
+def picture_at(folder: Path) -> MediaFile:
+    """A picture that a server can read."""
+    path = folder / "real.png"
+    Image.new("RGB", (8, 8), "teal").save(path)
+    return MediaFile(Kind.IMAGE, path, "image/png", path.stat().st_size, 8, 8, "0", alt="Teal")
 
 
 @pytest.fixture
@@ -520,9 +529,70 @@ async def test_a_post_that_may_be_there_stays_unknown_where_nobody_can_look(
         await speaking(there).publish(ready("1"), "key_1")
 
 
-async def test_a_key_that_was_used_without_media_is_unknown() -> None:
+def used(*media: str) -> Prepared:
+    """What was prepared a moment before it was first sent."""
+    return Prepared(ready(*media).state | {"since": SENT.isoformat()})
+
+
+async def test_a_used_key_is_settled_by_the_post_that_it_made() -> None:
+    there = server(**{"POST /api/v1/statuses": TAKEN[1], FEED: ok([status()])})
+    receipt = await speaking(there).publish(used(), "key_1")
+    assert receipt.remote_id == "103254962155278888"
+    assert there.paths().count("POST /api/v1/statuses") == 1
+
+
+async def test_a_used_key_that_made_nothing_is_replaced_once() -> None:
+    made = ok(status(id="9"))
+    there = server(**{"POST /api/v1/statuses": [TAKEN[1], made], FEED: ok([])})
+    assert (await speaking(there).publish(used(), "key_1")).remote_id == "9"
+    keys = [one.headers["idempotency-key"] for one in there.asked if one.method == "POST"]
+    assert keys == ["key_1", "key_1-again"]
+
+
+async def test_keys_that_are_all_used_up_go_round_in_no_circle() -> None:
+    there = server(**{"POST /api/v1/statuses": TAKEN[1], FEED: ok([])})
     with pytest.raises(OutcomeUnknown):
-        await speaking(server(**{"POST /api/v1/statuses": TAKEN[1]})).publish(ready(), "key_1")
+        await speaking(there).publish(used(), "key_1")
+    assert there.paths().count("POST /api/v1/statuses") == 2
+
+
+OTHERS = [status(id=str(number), content="<p>Something else</p>") for number in range(40)]
+
+
+@pytest.mark.parametrize("pages", [error(503, "Down"), ok(OTHERS)], ids=["down", "no end"])
+async def test_a_used_key_is_not_replaced_where_nobody_can_tell(pages: httpx.Response) -> None:
+    there = server(**{"POST /api/v1/statuses": TAKEN[1], FEED: pages})
+    with pytest.raises(OutcomeUnknown):
+        await speaking(there).publish(used(), "key_1")
+    assert there.paths().count("POST /api/v1/statuses") == 1
+
+
+async def test_pixelfed_takes_a_post_whose_key_an_earlier_refusal_used_up(tmp_path: Path) -> None:
+    with serve(tmp_path / "sandbox") as base:
+        async with httpx.AsyncClient(base_url=f"{base}/pixelfed") as http:
+            asked = await http.get(f"{base}/control/accounts")
+            row = next(one for one in asked.json() if one["platform"] == "mastodon")
+            token = row["credentials"]["access_token"]
+            said = {"Authorization": f"Bearer {token}", "Idempotency-Key": "key_1"}
+            refused = await http.post("/api/v1/statuses", headers=said, json={"status": "Hi"})
+            assert refused.status_code == 403
+            account = Account(
+                "c", "mastodon", f"{base}/pixelfed", row["id"], secrets=row["credentials"]
+            )
+            speaker = Connector(Api(http, POLICY), account)
+            message = Message("Hi", (picture_at(tmp_path),))
+            prepared = await speaker.prepare(message, "key_1")
+            first = await speaker.publish(prepared, "key_1")
+            assert await speaker.publish(prepared, "key_1") == first
+            posts = (await http.get(f"{base}/control/posts?platform=mastodon")).json()
+            assert [post["id"] for post in posts] == [first.remote_id]
+
+
+async def test_a_key_that_was_used_at_a_time_unknown_is_unknown() -> None:
+    there = server(**{"POST /api/v1/statuses": TAKEN[1], FEED: ok([])})
+    with pytest.raises(OutcomeUnknown):
+        await speaking(there).publish(ready(), "key_1")
+    assert there.paths().count("POST /api/v1/statuses") == 1
 
 
 # Looking.
