@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,10 @@ from clickpost.errors import (
     Transient,
     UnexpectedResponse,
 )
-from clickpost.policy.load import load_platforms
-from clickpost.settings import PROJECT
-from connectors._api import Api
 from connectors.bluesky import Connector, local, record_of, tid
+from tests.connectors.conftest import POLICIES, Answer, InTurn, api_of, ok
 
-POLICY = load_platforms(PROJECT / "policies")["bluesky"]
+POLICY = POLICIES["bluesky"]
 DID = "did:plc:fd2t5c5m4klla3y4aajnhtti"
 ENTRYWAY, PDS = "https://bsky.social", "https://morel.us-east.host.bsky.network"
 VIDEO = "https://video.bsky.app"
@@ -50,8 +47,6 @@ URI = f"at://{DID}/app.bsky.feed.post/{RKEY}"
 CID = "bafyreidcxzrhl4pe3mxs7tjdopw4aftz5dpxwup4pxahtpw6cczlwbbbga"
 SENT = datetime(2026, 8, 20, 10, 0, 0, tzinfo=UTC)
 PASSWORD = "abcd-efgh-ijkl-mnop"
-
-Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
 
 def jwt(**claims: Any) -> str:
@@ -103,29 +98,13 @@ JOB = {"jobId": "cs6lup7v6gsc73bocb3g", "did": DID}
 GRANTED = {"token": jwt(aud="did:web:morel.us-east.host.bsky.network", iss=DID)}
 
 
-def ok(**body: Any) -> httpx.Response:
-    return httpx.Response(200, json=body)
-
-
 def xrpc(status: int, error: str, message: str = "", **headers: str) -> httpx.Response:
     """An error as an XRPC server says it."""
     return httpx.Response(status, json={"error": error, "message": message}, headers=headers)
 
 
-@dataclass
-class Server:
-    """Gives its answers in turn and keeps what it was asked."""
-
-    answers: list[Answer]
-    asked: list[httpx.Request] = field(default_factory=list)
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        await request.aread()
-        self.asked.append(request)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer(request) if callable(answer) else answer
+class Server(InTurn):
+    """An XRPC server."""
 
     def calls(self) -> list[str]:
         return [one.url.path.rpartition(".")[2] for one in self.asked]
@@ -156,8 +135,7 @@ def made(
         secrets=known | {"access_jwt": ACCESS, "refresh_jwt": REFRESH} | (secrets or {}),
         options=options,
     )
-    client = httpx.AsyncClient(transport=httpx.MockTransport(server))
-    return Connector(Api(client, POLICY), account), server
+    return Connector(api_of("bluesky", server), account), server
 
 
 def prepared(**record: Any) -> Prepared:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -37,13 +34,11 @@ from clickpost.errors import (
     Transient,
     Unavailable,
 )
-from clickpost.policy.load import load_platforms
-from clickpost.settings import PROJECT
 from clickpost.wording import fit
-from connectors._api import Api
 from connectors.instagram import Connector, is_public, status_of
+from tests.connectors.conftest import POLICIES, Answer, InTurn, api_of, ok
 
-POLICY = load_platforms(PROJECT / "policies")["instagram"]
+POLICY = POLICIES["instagram"]
 IG = "17841405309211844"
 TOKEN = "IGAAsecret-token-of-the-account-0123456789"
 INSTAGRAM = "https://graph.instagram.com"
@@ -51,12 +46,6 @@ FACEBOOK = "https://graph.facebook.com"
 STAND_IN = "http://127.0.0.1:4999"
 BYTES = b"\x00\x00\x00\x18ftypmp42 not really a film"
 SENT = datetime(2026, 8, 20, 10, 0, 0, tzinfo=UTC)
-
-Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
-
-
-def ok(**body: Any) -> httpx.Response:
-    return httpx.Response(200, json=body)
 
 
 def graph_error(
@@ -70,26 +59,11 @@ def graph_error(
     return httpx.Response(status, json=body, headers=headers)
 
 
-@dataclass
-class Meta:
-    """Gives its answers in turn and keeps what it was asked."""
-
-    answers: list[Answer]
-    asked: list[httpx.Request] = field(default_factory=list)
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        await request.aread()
-        self.asked.append(request)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer(request) if callable(answer) else answer
+class Meta(InTurn):
+    """One of Meta's hosts."""
 
     def calls(self) -> list[str]:
         return [f"{one.method} {one.url.path}" for one in self.asked]
-
-    def form(self, number: int) -> dict[str, str]:
-        return dict(parse_qsl(self.asked[number].content.decode(), keep_blank_values=True))
 
 
 def made(
@@ -105,8 +79,7 @@ def made(
         secrets={"access_token": TOKEN},
         options=options,
     )
-    client = httpx.AsyncClient(transport=httpx.MockTransport(meta))
-    return Connector(Api(client, POLICY), account), meta
+    return Connector(api_of("instagram", meta), account), meta
 
 
 def image(url: str | None = "https://cdn.example/a.jpg?mark=1", alt: str = "A dog") -> MediaFile:

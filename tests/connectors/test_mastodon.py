@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,13 +33,13 @@ from clickpost.errors import (
     Transient,
     UnexpectedResponse,
 )
-from clickpost.policy.load import load_platforms, narrowed
-from clickpost.settings import PROJECT
+from clickpost.policy.load import narrowed
 from connectors._api import Api
 from connectors.mastodon import Connector, alike, limits_of, name_of, said_in, said_of, status_of
 from sandbox.testing import serve
+from tests.connectors.conftest import POLICIES, Answer, api_of, given
 
-POLICY = load_platforms(PROJECT / "policies")["mastodon"]
+POLICY = POLICIES["mastodon"]
 BASE = "https://m.test"
 TOKEN = "ZA-Yj3aBD8U8Cm7lKUp-lm9O9BmDgdhHzDeqsY8tlL0"
 ME = "14715"
@@ -56,8 +55,6 @@ CONTENT = (
     '<a href="https://m.test/tags/Fedi" class="mention hashtag" rel="tag">#<span>Fedi</span></a>'
     " :blobcat: 🎉</p>"
 )
-
-Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
 
 def ok(body: Any, status: int = 200, **headers: str) -> httpx.Response:
@@ -82,11 +79,8 @@ class Server:
         if not queue:
             return error(404, "Record not found")
         answer = queue.pop(0) if len(queue) > 1 else queue[0]
-        if isinstance(answer, Exception):
-            raise answer
-        if callable(answer):
-            return answer(request)
-        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+        told = given(answer, request)
+        return httpx.Response(told.status_code, headers=told.headers, content=told.content)
 
     def paths(self) -> list[str]:
         return [f"{one.method} {one.url.path}" for one in self.asked]
@@ -98,9 +92,8 @@ def server(**answers: Answer | list[Answer]) -> Server:
 
 
 def speaking(to: Server, remote_id: str | None = ME, token: str = TOKEN) -> Connector:
-    http = httpx.AsyncClient(transport=httpx.MockTransport(to))
     account = Account("conn", "mastodon", BASE + "/", remote_id, secrets={"access_token": token})
-    return Connector(Api(http, POLICY), account)
+    return Connector(api_of("mastodon", to), account)
 
 
 def status(**more: Any) -> dict[str, Any]:
