@@ -52,14 +52,17 @@ def sample(given: Settings) -> PostFile:
     photo, clip = folder / "harbour.jpg", folder / "harbour.mov"
     with err.status("drawing a photo") as spinner:
         samples.photo(photo)
-        spinner.update("filming a 4K clip as a phone does (once, about 20 s)")
+        spinner.update("filming a 4K clip as a phone does (once, about 10 s)")
         samples.clip(clip)
     return PostFile(
         text=TEXT,
         title="Blue hour in the harbour",
         media=[
             MediaItem(file=str(photo), alt="Three sailing boats before a low sun"),
-            MediaItem(file=str(clip), alt="Slow colours of an evening sky"),
+            MediaItem(
+                file=str(clip),
+                alt="Three sailing boats cross a glittering bay while the sun sets, gulls above",
+            ),
         ],
         tags=[],
         fit="shorten",
