@@ -361,6 +361,8 @@ class Bluesky:
             blobs = [(embed.get("video", {}), "video/mp4", VIDEO_LIMIT)]
             if len(regex.findall(r"\X", str(embed.get("alt", "")))) > 1000:
                 raise invalid(where + "embed/alt must not be longer than 1000 graphemes")
+            if len(str(embed.get("alt", "")).encode()) > 10_000:
+                raise invalid(where + "embed/alt must not be longer than 10000 characters")
         else:
             raise invalid(where + "embed is of no known type")
         if not all(has_shape(one) for one in embed.get("images", [embed])):

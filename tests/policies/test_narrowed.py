@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
+from PIL import Image
+
+from clickpost.media import Target, plan, probe
 from clickpost.policy.load import load_platforms, narrowed
+from clickpost.policy.shape import PlatformPolicy
 from clickpost.settings import PROJECT
 from clickpost.wording import measure
 
@@ -42,6 +47,25 @@ def test_formats_that_a_server_does_not_take_are_left_out_and_none_are_added() -
     told = narrowed(MASTODON, {"images": {"formats": ["heic", "png", "jpeg"]}})
     assert told.images.formats == ["jpeg", "png"]
     assert told.images.max == MASTODON.images.max
+
+
+def target(policy: PlatformPolicy) -> Target:
+    return Target("mastodon", policy.images, policy.video)
+
+
+def test_a_server_that_takes_no_webp_gets_another_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.webp")
+    source = probe(tmp_path / "a.webp")
+    told = narrowed(MASTODON, {"images": {"formats": ["png", "jpeg"]}})
+    assert plan(source, [target(MASTODON)]).renditions[0].profile.format == "webp"
+    assert plan(source, [target(told)]).renditions[0].profile.format == "jpeg"
+
+
+def test_a_server_that_takes_no_pictures_refuses_them_before_they_are_sent(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
+    told = narrowed(MASTODON, {"images": {"formats": []}})
+    refused = plan(probe(tmp_path / "a.png"), [target(told)]).refusals["mastodon"]
+    assert [one.field for one in refused.faults] == ["image"]
 
 
 def test_where_no_format_is_left_no_medium_of_the_kind_is_taken() -> None:
