@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import secrets
 import shutil
 import subprocess
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -55,16 +58,24 @@ class Postgres:
         """Start it unless it runs, and return its pid. Raises Unavailable with the log's end."""
         first = not (self.data / "PG_VERSION").exists()
         try:
-            with self._server._lock:
-                self._server.ensure_pgdata_inited()
+            with self._lock():
+                with _modes_kept(self.data):
+                    self._server.ensure_pgdata_inited()
                 if first or "Written by ClickPost" not in self._read("postgresql.conf"):
                     self._append("postgresql.conf", self._config)
                 self._run()
-        except (subprocess.SubprocessError, OSError) as error:
+        except (subprocess.SubprocessError, AssertionError, OSError) as error:
             raise Unavailable(f"PostgreSQL did not start: {self._why(error)}") from None
         if not self._password_file.exists():
             self._locked_up()
         return int(self._server.get_pid() or 0)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Let one process start it. The library's lock is one for the machine: its first user's."""
+        with (self.folder / "postgres.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     @retry(
         retry=retry_if_exception_type(
@@ -164,4 +175,19 @@ class Postgres:
         last = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else []
         if shutil.disk_usage(self.folder).free < 50_000_000:
             return f"the disk of {self.folder} is full"
-        return " / ".join(last) or type(error).__name__
+        return " / ".join(last) or f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def _modes_kept(path: Path) -> Iterator[None]:
+    """Undo that the library, run as root, opens every folder above `path` for all to read.
+
+    The server's own user has to pass through them, no more.
+    """
+    before = {folder: folder.stat().st_mode for folder in path.resolve().parents}
+    try:
+        yield
+    finally:
+        for folder, mode in before.items():
+            if folder.stat().st_mode != mode:
+                folder.chmod(mode | 0o011)

@@ -25,6 +25,8 @@ from deployments.processes import PYTHON, Part, Processes, memory_of
 Say = Callable[[str], None]
 
 _LEAST_ROOM = 500_000_000
+#: What is under `home` beside the database and the secrets: for our eyes only.
+_FOLDERS = ("run", "logs", "prefect", "media", "demo", "sandbox")
 #: The order of a stop: who takes work first, who holds the data last.
 STOPPING = ("worker", "gateway", "sandbox", "prefect")
 
@@ -262,8 +264,9 @@ class Stack:
     def _make_home(self) -> None:
         """Make the state folder, ours alone; say clearly where that cannot be done."""
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
-            for name in ("run", "logs"):
+            # Run as root, PostgreSQL's own user has to pass through.
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700 if os.geteuid() else 0o711)
+            for name in _FOLDERS:
                 (self.home / name).mkdir(exist_ok=True, mode=0o700)
             (self.home / "run" / ".probe").write_text("")
         except PermissionError:

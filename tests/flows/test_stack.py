@@ -50,6 +50,36 @@ def test_secrets_of_the_stack_are_in_no_command_line_and_no_open_file(stack: Sta
         assert (stack.home / name).stat().st_mode & 0o077 == 0
 
 
+def test_the_state_is_for_its_owner_alone(stack: Stack) -> None:
+    for name in ("media", "demo", "sandbox", "prefect", "logs", "run", "postgres"):
+        assert (stack.home / name).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="Only root opens folders for PostgreSQL's user.")
+def test_folders_above_the_database_stay_unreadable_for_others(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o711)
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    server = Postgres(private / "state", lasting=False)
+    try:
+        assert server.start()
+    finally:
+        server.stop()
+    assert private.stat().st_mode & 0o777 == 0o711
+
+
+def test_a_lock_of_another_user_does_not_keep_postgres_from_starting(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    server = Postgres(tmp_path / "state", lasting=False)
+    with server._server._lock:  # Held here; where it is another user's, it cannot be opened.
+        try:
+            assert server.start()
+        finally:
+            server.stop()
+
+
 def test_a_taken_port_is_named_with_its_holder_and_the_way_out() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -71,6 +101,8 @@ def test_an_up_that_fails_halfway_leaves_no_process(tmp_path: Path) -> None:
         settings = Settings(home=tmp_path / "home", prefect_port=taken.getsockname()[1])
         with pytest.raises(Unavailable, match="is taken"):
             Stack(settings).up()
+    mode = settings.home.stat().st_mode & 0o777
+    assert mode == (0o700 if os.geteuid() else 0o711)  # PostgreSQL's own user passes through.
     left = [one for one in psutil.process_iter(["cmdline"]) if _is_of(one, tmp_path)]
     assert left == []
 
