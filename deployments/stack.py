@@ -24,6 +24,14 @@ from deployments.processes import PYTHON, Part, Processes, memory_of
 
 Say = Callable[[str], None]
 
+_OURS = ("clickpost", "connectors", "tasks", "flows", "deployments")
+#: What each part has read at its start; policies are read anew by each run.
+_CODE = {
+    "prefect": ("deployments/prefect_server.py", "requirements.lock"),
+    "worker": (*_OURS, "requirements.lock"),
+    "gateway": (*_OURS, "requirements.lock"),
+    "sandbox": ("sandbox", "requirements.lock"),
+}
 _LEAST_ROOM = 500_000_000
 #: What is under `home` beside the database and the secrets: for our eyes only.
 _FOLDERS = ("run", "logs", "prefect", "media", "demo", "sandbox")
@@ -120,9 +128,10 @@ class Stack:
         waiting = []
         # All but the worker at once; it needs the Prefect server and its deployments.
         for part in [one for one in wanted if one.name != "worker"]:
-            if self.processes.running(part.name) is not None and self.processes.is_well(part):
+            stale = self._is_stale(part.name)
+            if not stale and self.processes.running(part.name) and self.processes.is_well(part):
                 continue
-            self.processes.stop(part.name, patience=5)
+            self.processes.stop(part.name, patience=25 if stale else 5)
             say(f"starting {part.name}")
             started.append(part.name)
             waiting.append((part, self.processes.start(part)))
@@ -130,6 +139,9 @@ class Stack:
         for part, process in waiting:
             self.processes.wait(part, process, lambda: say(f"waiting for {part.name}"))  # noqa: B023
         worker = self._worker()
+        if self._is_stale("worker"):
+            say("restarting worker: the code is newer")
+            self.processes.stop("worker")
         if waiting or self.processes.running("worker") is None:
             say("registering flows with Prefect")
             self._register()
@@ -166,6 +178,11 @@ class Stack:
             return PartStatus("postgres", "stopped")
         log = str(self.home / "postgres" / "log")
         return PartStatus("postgres", "running", pid, None, memory_of(psutil.Process(pid)), log)
+
+    def _is_stale(self, name: str) -> bool:
+        """Say whether a part runs on code older than what lies here, as after an upgrade."""
+        process = self.processes.running(name)
+        return process is not None and process.create_time() < _changed_at(_CODE[name])
 
     def _runs(self, name: str) -> bool:
         if name == "postgres":
@@ -303,6 +320,13 @@ class Stack:
                     waited = True
                     time.sleep(0.2)
             yield
+
+
+def _changed_at(names: tuple[str, ...]) -> float:
+    """Return when the newest file of the project's folders or files `names` was written."""
+    there = [PROJECT / name for name in names]
+    files = [file for one in there for file in ([one] if one.is_file() else one.rglob("*.py"))]
+    return max((file.stat().st_mtime for file in files), default=0.0)
 
 
 def _write_secret(path: Path, text: str) -> None:

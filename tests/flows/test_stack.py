@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from clickpost.errors import Unavailable
 from clickpost.settings import Settings
+from deployments import stack as stacks
 from deployments.postgres import Postgres
 from deployments.processes import Part, refuse_taken
 from deployments.registry import DEPLOYMENTS
@@ -40,6 +41,19 @@ def test_a_killed_part_is_repaired_and_the_others_stay(stack: Stack) -> None:
     after = {one.name: one.pid for one in stack.up(sandbox=True)}
     assert after.pop("gateway") not in (None, before.pop("gateway"))
     assert after == before
+
+
+def test_a_part_that_runs_on_older_code_is_started_anew(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    newer = tmp_path / "newer.py"
+    newer.write_text("")
+    before = {one.name: one.pid for one in stack.status()}
+    code = {**stacks._CODE, "gateway": (str(newer),), "worker": (str(newer),)}
+    monkeypatch.setattr(stacks, "_CODE", code)
+    after = {one.name: one.pid for one in stack.up(sandbox=True)}
+    changed = {name for name in before if after[name] not in (None, before[name])}
+    assert changed == {"gateway", "worker"}
 
 
 def test_secrets_of_the_stack_are_in_no_command_line_and_no_open_file(stack: Stack) -> None:
