@@ -33,7 +33,7 @@ LONGER = (
 def run(given: Settings, *, as_json: bool) -> int:
     """Publish the sample post, show its progress and its table; return the exit code."""
     post = sample(given)
-    code, report = asyncio.run(_published(given, post))
+    code, report = asyncio.run(_published(given, post, quiet=as_json))
     sandbox = f"http://127.0.0.1:{given.sandbox_port}"
     if as_json:
         show_json(report | {"prefect_ui": runs.ui_url(given), "timeline": sandbox})
@@ -74,7 +74,9 @@ def sample(given: Settings) -> PostFile:
     )
 
 
-async def _published(given: Settings, post: PostFile) -> tuple[int, dict[str, object]]:
+async def _published(
+    given: Settings, post: PostFile, *, quiet: bool
+) -> tuple[int, dict[str, object]]:
     async with _house.opened(given) as store:
         with err.status("connecting the sandbox accounts"):
             to = await _connected(given, store)
@@ -83,7 +85,8 @@ async def _published(given: Settings, post: PostFile) -> tuple[int, dict[str, ob
         run_url = await started(given, store, made.post_id, None)
         code, report = await Follow(store, made.post_id, given).to_the_end()
         report["run"] = run_url
-        out.print(shown(await store.lines(made.post_id)))
+        if not quiet:
+            out.print(shown(await store.lines(made.post_id)))
         return code, report
 
 

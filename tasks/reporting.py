@@ -105,8 +105,9 @@ async def report(post_id: str) -> None:
         {
             "connection": line.ref,
             "state": line.state.value,
-            "reason": line.reason or "",
+            # In front, and the short one first: both show without scrolling sideways.
             "who acts next": (line.who_acts or "nobody") if line.state is not State.LIVE else "",
+            "reason": line.reason or "",
             "permalink": f"[{line.url}]({line.url})" if line.url else "",
             "attempts": line.attempts,
             "rendition": line.rendition,

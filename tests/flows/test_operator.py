@@ -6,17 +6,19 @@ import io
 import json
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from cli import connections
+from cli import _demo, connections
 from cli import sandbox as sandbox_command
 from cli._publishing import Follow, started
 from cli.main import app
 from cli.posts import _taken
 from clickpost.delivery import State
+from clickpost.draft import MediaItem, PostFile
 from clickpost.errors import InvalidInput
 from sandbox import misbehaviour
 from tasks import connecting
@@ -55,7 +57,7 @@ async def test_a_failed_run_says_so_in_its_log_and_its_report_shows_the_reason_f
     await house.until(lambda: any("1 live, 1 held" in line for line in told()))
     assert any(f"{post_id} mastodon/studio is held" in line for line in told())
     data = json.loads(house.api("GET", f"/artifacts/{post_id.replace('_', '-')}/latest")["data"])
-    assert list(data[0])[:4] == ["connection", "state", "reason", "who acts next"]
+    assert list(data[0])[:4] == ["connection", "state", "who acts next", "reason"]
 
 
 async def test_the_form_of_a_run_shows_an_example(house: House) -> None:
@@ -76,6 +78,19 @@ async def test_runs_about_a_post_are_found_by_workspace_and_platform(house: Hous
     for run in found:
         assert {"platform:mastodon", f"post:{post_id}"} <= set(run["tags"])
         assert any(tag.startswith("workspace:") for tag in run["tags"])
+
+
+def test_the_demos_json_is_nothing_but_json(
+    house: House, monkeypatch: pytest.MonkeyPatch, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post = PostFile(text=uuid.uuid4().hex, title="A title", media=[MediaItem(file=str(clip))])
+    monkeypatch.setattr(_demo, "sample", lambda _: post)
+    assert _demo.run(house.settings, as_json=True) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {row["state"] for row in said["deliveries"]} == {"live"}
+    run = house.api("GET", f"/flow_runs/{said['run'].rpartition('/')[2]}")
+    assert {"platform:bluesky", "platform:youtube"} <= set(run["tags"])
+    assert any(tag.startswith("workspace:") for tag in run["tags"])
 
 
 async def test_a_reconnect_says_what_it_released_and_sends_it_at_once(house: House) -> None:
