@@ -47,7 +47,8 @@ def start(
 ) -> str:
     """Create a run of `flow`'s deployment, now or `at` a moment, and return its id.
 
-    The same idempotency `key` returns the run that exists, unless that one has ended (somebody
+    It is named after the flow and the post that it is about, unless `name` says otherwise. The
+    same idempotency `key` returns the run that exists, unless that one has ended (somebody
     cancelled it, say): then a new one is made. Raises Unavailable, with what to do,
     where Prefect cannot be reached or does not know the deployment.
     """
@@ -61,7 +62,7 @@ def start(
     }
     if key is not None:
         body["idempotency_key"] = key
-    if name is not None:
+    if name := name or _name_of(flow, parameters):
         body["name"] = name
     try:
         with _client(settings) as client:
@@ -82,6 +83,11 @@ def start(
             f"Prefect does not answer at {api_url(settings)}. Run: clickpost up"
         ) from None
     return str(made.json()["id"])
+
+
+def _name_of(flow: str, parameters: Mapping[str, Any]) -> str | None:
+    post_id = parameters.get("post", {}).get("post_id")
+    return f"{flow} {post_id}" if post_id else None
 
 
 @dataclass(frozen=True)

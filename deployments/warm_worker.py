@@ -32,6 +32,7 @@ from deployments._prefect_internals import (
     get_events_subscriber,
     keep_to_one_thread,
     mark_flow_run_suspension_requested,
+    remember_result_storage,
 )
 
 TYPE = "clickpost-warm"
@@ -47,6 +48,12 @@ class Engine(AsyncFlowRunEngine[Any, Any]):
     """Runs one flow; tells a cancel and a hand-back from a crash."""
 
     worker: WarmWorker
+
+    async def begin_run(self) -> State[Any]:
+        """Begin the run; one that has its flow's name already is not named once more."""
+        if self.flow_run is not None and self.flow_run.name.startswith(f"{self.flow.name} "):
+            self._flow_run_name_set = True
+        return await super().begin_run()
 
     async def handle_crash(self, exc: BaseException) -> None:
         """Report what was asked for: Cancelled, AwaitingRetry; else Crashed."""
@@ -92,6 +99,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
     async def setup(self) -> None:
         """Share one client among all runs, take up what a former self left, listen for events."""
         keep_to_one_thread()
+        remember_result_storage()
         await self._exit_stack.enter_async_context(AsyncClientContext.get_or_create())
         self._exit_stack.enter_context(SyncClientContext.get_or_create())
         await super().setup()

@@ -30,10 +30,21 @@ T = TypeVar("T")
 PATIENCE = 90.0
 
 
+async def prepare(post_id: str) -> None:
+    """Choose media, word the text and make the renditions for all targets of the post.
+
+    Words alone are no task of their own: that would cost several times the work.
+    """
+    if await preparing.has_media(post_id):
+        await render(post_id)
+    else:
+        await preparing.compose(post_id)
+
+
 @task(name="prepare", task_run_name="prepare {post_id}", retries=2, retry_delay_seconds=2)
-async def prepare(post_id: str) -> list[str]:
-    """Choose media, word the text and make the renditions for all targets of the post."""
-    return await preparing.compose(post_id, reporting.progress(post_id))
+async def render(post_id: str) -> None:
+    """Prepare a post whose renditions take their time."""
+    await preparing.compose(post_id, reporting.progress(post_id))
 
 
 @task(name="upload", task_run_name="upload {post_id} {connection}")

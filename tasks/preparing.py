@@ -50,6 +50,12 @@ class Job:
     """Rendition id by asset id."""
 
 
+async def has_media(post_id: str) -> bool:
+    """Say whether there are renditions to be made."""
+    house = await _wiring.house()
+    return bool((await house.store.post(post_id)).body["media"])
+
+
 async def compose(post_id: str, on_progress: Any = None) -> list[str]:
     """Decide what each planned delivery of the post gets, and make its renditions.
 
