@@ -35,6 +35,23 @@ def _client(settings: Settings) -> httpx.Client:
     return httpx.Client(base_url=api_url(settings), timeout=30, auth=auth)  # type: ignore[arg-type]
 
 
+def answers(settings: Settings) -> bool:
+    """Say whether Prefect's server is well."""
+    try:
+        with _client(settings) as client:
+            return client.get("/health", timeout=5).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def silent(settings: Settings) -> Unavailable:
+    """Return what to say, and who acts, where Prefect does not answer."""
+    act = "Run: clickpost up"
+    if settings.prefect_api_url:
+        act = "It is the server that PREFECT_API_URL names: start it, or unset that"
+    return Unavailable(f"Prefect does not answer at {api_url(settings)}. {act}")
+
+
 def start(
     settings: Settings,
     flow: str,
@@ -79,9 +96,7 @@ def start(
         status = error.response.status_code
         raise Unavailable(f"Prefect refused to start {flow}: HTTP {status}") from None
     except httpx.TransportError:
-        raise Unavailable(
-            f"Prefect does not answer at {api_url(settings)}. Run: clickpost up"
-        ) from None
+        raise silent(settings) from None
     return str(made.json()["id"])
 
 

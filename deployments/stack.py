@@ -110,7 +110,8 @@ class Stack:
                 )
             )
         if self.settings.prefect_api_url:
-            external = PartStatus("prefect", "external", url=runs.ui_url(self.settings))
+            state = "external" if runs.answers(self.settings) else "not answering"
+            external = PartStatus("prefect", state, url=runs.ui_url(self.settings))
             found.insert(1, external)
         return found
 
@@ -123,6 +124,8 @@ class Stack:
         return [*parts, self._sandbox()] if sandbox else parts
 
     def _up(self, sandbox: bool, say: Say, started: list[str]) -> None:
+        if self.settings.prefect_api_url and not runs.answers(self.settings):
+            raise runs.silent(self.settings)
         url = self._database(say, started)
         wanted = self.parts(sandbox=sandbox)
         waiting = []
@@ -139,12 +142,13 @@ class Stack:
         for part, process in waiting:
             self.processes.wait(part, process, lambda: say(f"waiting for {part.name}"))  # noqa: B023
         worker = self._worker()
-        if self._is_stale("worker"):
-            say("restarting worker: the code is newer")
-            self.processes.stop("worker")
-        if waiting or self.processes.running("worker") is None:
+        stale = self._is_stale("worker")
+        if waiting or stale or self.processes.running("worker") is None:
             say("registering flows with Prefect")
             self._register()
+        if stale:
+            say("restarting worker: the code is newer")
+            self.processes.stop("worker")
         if self.processes.running("worker") is None:
             say("starting worker")
             started.append("worker")

@@ -121,6 +121,16 @@ def test_an_up_that_fails_halfway_leaves_no_process(tmp_path: Path) -> None:
     assert left == []
 
 
+def test_a_prefect_of_yours_that_is_away_is_named_before_anything_starts(tmp_path: Path) -> None:
+    away = f"http://127.0.0.1:{free_ports(1)[0]}/api"
+    settings = Settings(home=tmp_path / "home", PREFECT_API_URL=away)
+    stack = Stack(settings)
+    with pytest.raises(Unavailable, match="PREFECT_API_URL names"):
+        stack.up()
+    assert not (settings.home / "postgres").exists()
+    assert "not answering" in {one.state for one in stack.status() if one.name == "prefect"}
+
+
 def test_an_existing_server_is_used_by_its_address_and_prefect_sits_beside_us(
     tmp_path: Path,
 ) -> None:
