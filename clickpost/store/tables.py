@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Column,
     DateTime,
     Enum,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import BigInteger, Field, SQLModel
@@ -29,6 +31,12 @@ def _json(*, null: bool = True) -> Any:
     return Field(default=None, sa_column=Column(JSONB(none_as_null=True), nullable=null))
 
 
+def _flag() -> Any:
+    return Field(
+        default=False, sa_column=Column(Boolean, nullable=False, server_default=text("false"))
+    )
+
+
 def _to(table: str, *, index: bool = True) -> Any:
     return Field(sa_column=Column(Text, ForeignKey(f"{table}.id"), nullable=False, index=index))
 
@@ -38,6 +46,7 @@ class Workspace(SQLModel, table=True):
 
     id: str = Field(primary_key=True)
     name: str = Field(unique=True)
+    approval: bool = _flag()
     created_at: datetime = _moment(null=False)
 
 
@@ -68,6 +77,9 @@ class Connection(SQLModel, table=True):
     limits: dict[str, Any] = _json(null=False)
     status: str = "active"
     status_reason: str | None = None
+    approval: bool = _flag()
+    slots: dict[str, Any] | None = _json()
+    burst: int | None = None
     secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     data_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     key_id: str
@@ -134,7 +146,28 @@ class Post(SQLModel, table=True):
     late: str = "publish"
     progress: float | None = None
     flow_run_id: str | None = None
+    series_id: str | None = Field(
+        default=None, sa_column=Column(Text, ForeignKey("series.id"), index=True)
+    )
     created_at: datetime = _moment(null=False)
+
+
+class Series(SQLModel, table=True):
+    """A post that comes again and again: each time a post of its own is made from it."""
+
+    id: str = Field(primary_key=True)
+    workspace_id: str = _to("workspace")
+    body: dict[str, Any] = _json(null=False)
+    connection_ids: list[str] = _json(null=False)
+    rrule: str
+    zone: str
+    starts_at: datetime = _moment(null=False)
+    cap: int | None = None
+    made: int = 0
+    next_at: datetime | None = _moment()
+    status: str = "active"
+    created_at: datetime = _moment(null=False)
+    updated_at: datetime = _moment(null=False)
 
 
 class Variant(SQLModel, table=True):
@@ -187,6 +220,13 @@ class Delivery(SQLModel, table=True):
     lease_until: datetime | None = _moment()
     sent_at: datetime | None = _moment()
     live_at: datetime | None = _moment()
+    queued_at: datetime | None = _moment()
+    """Since when it waits for budget: its place in line."""
+    asked_at: datetime | None = _moment()
+    """When an operator was asked what only people can know."""
+    question_run_id: str | None = None
+    checked_at: datetime | None = _moment()
+    """When somebody last looked whether it is still there."""
     created_at: datetime = _moment(null=False)
     updated_at: datetime = _moment(null=False)
 
@@ -210,6 +250,96 @@ class Attempt(SQLModel, table=True):
     detail: str | None = None
     worker: str
     flow_run_id: str | None = None
+
+
+class Approval(SQLModel, table=True):
+    """One decision about exactly one content: any change of that asks anew."""
+
+    __table_args__ = (UniqueConstraint("delivery_id", "content_hash"),)
+
+    id: str = Field(primary_key=True)
+    delivery_id: str = _to("delivery")
+    content_hash: str
+    asked_at: datetime = _moment(null=False)
+    run_id: str | None = None
+    verdict: str | None = None
+    decided_by: str | None = None
+    decided_at: datetime | None = _moment()
+
+
+class Spend(SQLModel, table=True):
+    """What one attempt took from a budget; `holder` is whose budget: an account, app or address."""
+
+    __table_args__ = (Index("ix_spend_holder_what_at", "holder", "what", "at"),)
+
+    id: str = Field(primary_key=True)
+    holder: str
+    what: str
+    amount: int
+    at: datetime = _moment(null=False)
+    delivery_id: str | None = None
+
+
+class Allowance(SQLModel, table=True):
+    """What a platform itself said is left of a budget, and until when that holds."""
+
+    holder: str = Field(primary_key=True)
+    what: str = Field(primary_key=True)
+    window: int = Field(primary_key=True)
+    total: int | None = None
+    left: int
+    resets_at: datetime = _moment(null=False)
+    seen_at: datetime = _moment(null=False)
+
+
+class Channel(SQLModel, table=True):
+    """Where a workspace is told what happened; its address and key are sealed."""
+
+    __table_args__ = (UniqueConstraint("workspace_id", "name"),)
+
+    id: str = Field(primary_key=True)
+    workspace_id: str = _to("workspace")
+    name: str
+    kind: str
+    events: list[str] = _json(null=False)
+    status: str = "active"
+    secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    data_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    key_id: str
+    created_at: datetime = _moment(null=False)
+
+
+class Notice(SQLModel, table=True):
+    """Something that somebody has to know: ids and reasons, no content."""
+
+    __table_args__ = (UniqueConstraint("workspace_id", "once"),)
+
+    id: str = Field(primary_key=True)
+    workspace_id: str = _to("workspace")
+    event: str
+    subject: str = Field(index=True)
+    facts: dict[str, Any] = _json(null=False)
+    once: str
+    """The same happening is told once: a second notice with this key is none."""
+    created_at: datetime = _moment(null=False)
+
+
+class Telling(SQLModel, table=True):
+    """One notice on its way through one channel."""
+
+    __table_args__ = (
+        UniqueConstraint("notice_id", "channel_id"),
+        Index("ix_telling_state_not_before", "state", "not_before"),
+    )
+
+    id: str = Field(primary_key=True)
+    notice_id: str = _to("notice")
+    channel_id: str = _to("channel")
+    state: str = "waiting"
+    tries: int = 0
+    not_before: datetime | None = _moment()
+    told_at: datetime | None = _moment()
+    reason: str | None = None
 
 
 class LedgerLine(SQLModel, table=True):

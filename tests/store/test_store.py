@@ -12,6 +12,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+from sqlmodel import SQLModel
 
 from clickpost.contract import Receipt, Tokens
 from clickpost.delivery import WAYS, State
@@ -20,7 +24,7 @@ from clickpost.errors import Conflict, InvalidInput, Unavailable
 from clickpost.publishing import Verdict, verdict_of
 from clickpost.settings import Settings
 from clickpost.store import NewConnection, NewPost, Store
-from clickpost.store.database import migrate
+from clickpost.store.database import migrate, url_of
 from clickpost.store.vault import Vault, add_key, forget_former
 
 CANARY = "canary-token-7f3a"
@@ -327,3 +331,11 @@ async def test_a_retry_starts_its_tries_anew_and_keeps_the_numbers_of_attempts(
     again = await _begin(store, delivery_id)
     assert (again.number, again.tries) == (2, 1)
     assert [one.number for one in await store.attempts_of(delivery_id)] == [1, 2]
+
+
+async def test_the_tables_are_what_the_migrations_make(database_url: str) -> None:
+    engine = create_engine(url_of(database_url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, SQLModel.metadata) == []
+    engine.dispose()
