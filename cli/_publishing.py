@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cli._output import DONE, FAILED, err
 from clickpost.delivery import SETTLED, State
+from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 from clickpost.store import DeliveryLine, Store
 from deployments import runs
@@ -38,21 +39,33 @@ async def started(given: Settings, store: Store, post_id: str, moment: datetime 
     """Start the post's run; a scheduled one is prepared now and shares its moment's run."""
     parameters = {"post": {"post_id": post_id}}
     tags = await tags_of(store, post_id)
-    if moment is None or moment <= datetime.now(UTC) + timedelta(seconds=2):
-        run_id = runs.start(given, "publish", parameters, tags=tags)
-    else:
-        at = moment.isoformat()
-        run_id = runs.start(
-            given,
-            "publish-due",
-            {"moment": {"at": at}},
-            at=moment,
-            key=f"due {at}",
-            name=f"publish-due {at}",
-        )
-        runs.start(given, "prepare", parameters, tags=tags)
+    try:
+        run_id = _begun(given, moment, parameters, tags)
+    except Unavailable as error:
+        raise Unavailable(
+            f"{error}. {post_id} is kept: the sweep sends it once Prefect is back, so do not"
+            f" publish it again. Call it off with: clickpost posts cancel {post_id}"
+        ) from None
     await store.set_flow_run(post_id, run_id)
     return runs.run_url(given, run_id)
+
+
+def _begun(
+    given: Settings, moment: datetime | None, parameters: dict[str, Any], tags: list[str]
+) -> str:
+    if moment is None or moment <= datetime.now(UTC) + timedelta(seconds=2):
+        return runs.start(given, "publish", parameters, tags=tags)
+    at = moment.isoformat()
+    run_id = runs.start(
+        given,
+        "publish-due",
+        {"moment": {"at": at}},
+        at=moment,
+        key=f"due {at}",
+        name=f"publish-due {at}",
+    )
+    runs.start(given, "prepare", parameters, tags=tags)
+    return run_id
 
 
 _LATE = "the run has not begun: does a worker run? See: clickpost status"

@@ -19,10 +19,10 @@ from cli.main import app
 from cli.posts import _taken
 from clickpost.delivery import State
 from clickpost.draft import MediaItem, PostFile
-from clickpost.errors import InvalidInput
+from clickpost.errors import InvalidInput, Unavailable
 from sandbox import misbehaviour
 from tasks import connecting
-from tests.flows.conftest import House
+from tests.flows.conftest import House, free_ports
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(150)]
 
@@ -146,3 +146,10 @@ def test_a_piped_credential_is_read_quietly_and_a_missing_one_says_what_to_do(
     with pytest.raises(InvalidInput, match="--access-token-env VARIABLE"):
         connections._asked("access_token", "a token", secret=True)
     assert not recwarn.list
+
+
+async def test_a_post_that_prefect_did_not_hear_of_is_named_as_kept(house: House) -> None:
+    post_id = await house.post("Prefect is away", "mastodon/studio")
+    away = house.settings.model_copy(update={"prefect_port": free_ports(1)[0]})
+    with pytest.raises(Unavailable, match=f"{post_id} is kept: the sweep sends it"):
+        await started(away, house.store, post_id, None)
