@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     )
     log_format: str = Field("console", description="`console` or `json`.")
     log_level: str = Field("INFO", description="Lowest level that is logged.")
+
+    @field_validator("home", "media", "policies")
+    @classmethod
+    def _from_here(cls, path: Path | None) -> Path | None:
+        """Make a relative path absolute: our servers run in another folder than the command."""
+        return path and path.expanduser().absolute()
 
     @cached_property
     def gateway_url(self) -> str:

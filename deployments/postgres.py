@@ -56,6 +56,11 @@ class Postgres:
 
     def start(self) -> int:
         """Start it unless it runs, and return its pid. Raises Unavailable with the log's end."""
+        if " " in str(self.data):  # The library hands the path to a shell as it is.
+            raise Unavailable(
+                f"PostgreSQL cannot live in a folder with a space in its path ({self.folder})."
+                " Choose another: CLICKPOST_HOME=FOLDER"
+            )
         first = not (self.data / "PG_VERSION").exists()
         try:
             with self._lock():

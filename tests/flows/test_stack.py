@@ -121,6 +121,18 @@ def test_an_up_that_fails_halfway_leaves_no_process(tmp_path: Path) -> None:
     assert left == []
 
 
+def test_a_home_with_a_space_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"space in its path .* CLICKPOST_HOME"):
+        Stack(Settings(home=tmp_path / "my posts")).up()
+
+
+def test_a_relative_home_is_taken_from_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings(home=Path("state")).home == tmp_path / "state"
+
+
 def test_a_prefect_of_yours_that_is_away_is_named_before_anything_starts(tmp_path: Path) -> None:
     away = f"http://127.0.0.1:{free_ports(1)[0]}/api"
     settings = Settings(home=tmp_path / "home", PREFECT_API_URL=away)
