@@ -227,6 +227,12 @@ class Delivery(SQLModel, table=True):
     question_run_id: str | None = None
     checked_at: datetime | None = _moment()
     """When somebody last looked whether it is still there."""
+    absent_at: datetime | None = _moment()
+    """When a look first missed it; only a second look, some minutes later, says that it is gone."""
+    seen_hash: str | None = None
+    """Of its text as the platform first showed it: another one later says that it was edited."""
+    takedown_at: datetime | None = _moment()
+    """Since when somebody wants it taken down, until it is, or cannot be."""
     created_at: datetime = _moment(null=False)
     updated_at: datetime = _moment(null=False)
 
@@ -312,7 +318,10 @@ class Channel(SQLModel, table=True):
 class Notice(SQLModel, table=True):
     """Something that somebody has to know: ids and reasons, no content."""
 
-    __table_args__ = (UniqueConstraint("workspace_id", "once"),)
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "once"),
+        Index("ix_notice_waiting", "created_at", postgresql_where=text("emitted_at IS NULL")),
+    )
 
     id: str = Field(primary_key=True)
     workspace_id: str = _to("workspace")
@@ -322,6 +331,8 @@ class Notice(SQLModel, table=True):
     once: str
     """The same happening is told once: a second notice with this key is none."""
     created_at: datetime = _moment(null=False)
+    emitted_at: datetime | None = _moment()
+    """When Prefect took it as an event; None while it waits for that."""
 
 
 class Telling(SQLModel, table=True):

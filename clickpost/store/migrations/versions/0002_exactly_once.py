@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.Column("facts", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("once", sqlmodel.sql.sqltypes.AutoString(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("emitted_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["workspace_id"],
             ["workspace.id"],
@@ -71,6 +72,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("workspace_id", "once"),
     )
     op.create_index(op.f("ix_notice_subject"), "notice", ["subject"], unique=False)
+    op.create_index(
+        "ix_notice_waiting",
+        "notice",
+        ["created_at"],
+        unique=False,
+        postgresql_where=sa.text("emitted_at IS NULL"),
+    )
     op.create_index(op.f("ix_notice_workspace_id"), "notice", ["workspace_id"], unique=False)
     op.create_table(
         "series",
@@ -150,6 +158,11 @@ def upgrade() -> None:
         "delivery", sa.Column("question_run_id", sqlmodel.sql.sqltypes.AutoString(), nullable=True)
     )
     op.add_column("delivery", sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("delivery", sa.Column("absent_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column(
+        "delivery", sa.Column("seen_hash", sqlmodel.sql.sqltypes.AutoString(), nullable=True)
+    )
+    op.add_column("delivery", sa.Column("takedown_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("post", sa.Column("series_id", sa.Text(), nullable=True))
     op.create_index(op.f("ix_post_series_id"), "post", ["series_id"], unique=False)
     op.create_foreign_key("post_series_id_fkey", "post", "series", ["series_id"], ["id"])
