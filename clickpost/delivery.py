@@ -33,9 +33,22 @@ WAYS: dict[State, frozenset[State]] = {
     S.PLANNED: frozenset(
         {S.PREPARING, S.AWAITING_APPROVAL, S.CANCELLED, S.HELD, S.FAILED, S.MISSED, S.DRAFTED}
     ),
-    S.AWAITING_APPROVAL: frozenset({S.PLANNED, S.READY, S.CANCELLED, S.MISSED}),
-    S.PREPARING: frozenset({S.READY, S.FAILED, S.PLANNED, S.CANCELLED, S.HELD, S.MISSED}),
-    S.READY: frozenset({S.SENDING, S.PREPARING, S.CANCELLED, S.HELD, S.FAILED, S.MISSED}),
+    S.AWAITING_APPROVAL: frozenset({S.PLANNED, S.READY, S.CANCELLED, S.MISSED, S.HELD, S.FAILED}),
+    S.PREPARING: frozenset(
+        {S.READY, S.AWAITING_APPROVAL, S.FAILED, S.PLANNED, S.CANCELLED, S.HELD, S.MISSED}
+    ),
+    S.READY: frozenset(
+        {
+            S.SENDING,
+            S.PREPARING,
+            S.PLANNED,
+            S.AWAITING_APPROVAL,
+            S.CANCELLED,
+            S.HELD,
+            S.FAILED,
+            S.MISSED,
+        }
+    ),
     S.SENDING: frozenset({S.LIVE, S.PROCESSING, S.UNKNOWN, S.FAILED, S.READY, S.HELD, S.DRAFTED}),
     S.PROCESSING: frozenset({S.LIVE, S.FAILED, S.UNKNOWN, S.REMOVED, S.GONE}),
     S.UNKNOWN: frozenset({S.LIVE, S.PROCESSING, S.READY, S.FAILED, S.CANCELLED}),

@@ -187,6 +187,8 @@ class Delivery(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("post_id", "connection_id"),
         Index("ix_delivery_state_due_at", "state", "due_at"),
+        Index("ix_delivery_connection_id_due_at", "connection_id", "due_at"),
+        Index("ix_delivery_connection_id_fingerprint", "connection_id", "fingerprint"),
     )
 
     id: str = Field(primary_key=True)
@@ -203,6 +205,10 @@ class Delivery(SQLModel, table=True):
     reason: str | None = None
     who_acts: str | None = None
     key: str
+    flow_run_id: str | None = None
+    """The run of its own moment, where that is not the post's."""
+    fingerprint: str | None = None
+    """What of its words and files is compared, to notice that the same is said again."""
     content_hash: str | None = None
     policy_hash: str | None = None
     message: list[dict[str, Any]] = _json()
@@ -266,11 +272,13 @@ class Approval(SQLModel, table=True):
     id: str = Field(primary_key=True)
     delivery_id: str = _to("delivery")
     content_hash: str
+    due_at: datetime | None = _moment()
     asked_at: datetime = _moment(null=False)
     run_id: str | None = None
     verdict: str | None = None
     decided_by: str | None = None
     decided_at: datetime | None = _moment()
+    note: str | None = None
 
 
 class Spend(SQLModel, table=True):

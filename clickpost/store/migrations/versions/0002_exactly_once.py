@@ -131,11 +131,13 @@ def upgrade() -> None:
         sa.Column("id", sqlmodel.sql.sqltypes.AutoString(), nullable=False),
         sa.Column("delivery_id", sa.Text(), nullable=False),
         sa.Column("content_hash", sqlmodel.sql.sqltypes.AutoString(), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("run_id", sqlmodel.sql.sqltypes.AutoString(), nullable=True),
         sa.Column("verdict", sqlmodel.sql.sqltypes.AutoString(), nullable=True),
         sa.Column("decided_by", sqlmodel.sql.sqltypes.AutoString(), nullable=True),
         sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("note", sqlmodel.sql.sqltypes.AutoString(), nullable=True),
         sa.ForeignKeyConstraint(
             ["delivery_id"],
             ["delivery.id"],
@@ -152,6 +154,21 @@ def upgrade() -> None:
         "connection", sa.Column("slots", postgresql.JSONB(astext_type=sa.Text()), nullable=True)
     )
     op.add_column("connection", sa.Column("burst", sa.Integer(), nullable=True))
+    op.add_column(
+        "delivery", sa.Column("flow_run_id", sqlmodel.sql.sqltypes.AutoString(), nullable=True)
+    )
+    op.add_column(
+        "delivery", sa.Column("fingerprint", sqlmodel.sql.sqltypes.AutoString(), nullable=True)
+    )
+    op.create_index(
+        "ix_delivery_connection_id_due_at", "delivery", ["connection_id", "due_at"], unique=False
+    )
+    op.create_index(
+        "ix_delivery_connection_id_fingerprint",
+        "delivery",
+        ["connection_id", "fingerprint"],
+        unique=False,
+    )
     op.add_column("delivery", sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("delivery", sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column(
