@@ -36,6 +36,8 @@ MOST_ATTEMPTS = 6
 LONGEST_WAIT = timedelta(seconds=90)
 #: How late a delivery may be before its `late` policy decides.
 GRACE = timedelta(minutes=5)
+#: How the reason ends of one that waits for a person to decide whether it still goes.
+ASK = "its policy says ask"
 
 
 def choose_media(wish: Wish, policy: PlatformPolicy) -> tuple[tuple[Enclosed, ...], list[str]]:
@@ -145,7 +147,7 @@ def timing(
     minutes = int((now - due_at).total_seconds() // 60)
     if late == "skip":
         return TooLate(State.MISSED, f"{minutes} min late; its policy says skip")
-    return TooLate(State.HELD, f"{minutes} min late; its policy says ask")
+    return TooLate(State.HELD, f"{minutes} min late; {ASK}")
 
 
 @dataclass(frozen=True)

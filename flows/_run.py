@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed
 from clickpost import publishing
 from clickpost.delivery import State
 from clickpost.logs import logger
-from tasks import calling_off, preparing, reporting, sending
+from tasks import calling_off, preparing, reconciling, reporting, sending
 from tasks.sending import Step
 
 log = logger("flows")
@@ -68,7 +68,7 @@ async def follow(delivery_id: str, post_id: str, connection: str) -> Step:
 @task(name="look", task_run_name="look {post_id} {connection}")
 async def look(delivery_id: str, post_id: str, connection: str) -> Step:
     """Settle an unknown outcome by looking at the account."""
-    return await sending.reconcile(delivery_id)
+    return await reconciling.reconcile(delivery_id)
 
 
 @task(name="take-down", task_run_name="take-down {post_id} {connection}")

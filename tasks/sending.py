@@ -8,22 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Any
 
 import anyio
 
 from clickpost import publishing
-from clickpost.contract import (
-    Absence,
-    Deletes,
-    Finds,
-    Pending,
-    Prepared,
-    Publishes,
-    Receipt,
-    Resumes,
-    Sought,
-)
+from clickpost.contract import Deletes, Pending, Prepared, Publishes, Receipt, Resumes
 from clickpost.delivery import SETTLED, State
 from clickpost.draft import Late
 from clickpost.errors import (
@@ -335,101 +324,6 @@ async def _again_later(
     return verdict.wait
 
 
-async def reconcile(delivery_id: str) -> Step:
-    """Settle an unknown outcome by looking: live, or not there, or for an operator to say.
-
-    Waits out the platform's settle time first; an absence before it proves nothing.
-    """
-    house = await _wiring.house()
-    delivery = await house.store.delivery(delivery_id)
-    if delivery.state is not State.UNKNOWN:
-        return Step(delivery.state)
-    connection = await house.store.connection(delivery.connection_id)
-    policy = house.policy(connection)
-    sent_at = delivery.sent_at or delivery.updated_at
-    settle = policy.unknown.settle - (datetime.now(UTC) - sent_at)
-    if settle > timedelta():
-        return Step(State.UNKNOWN, settle.total_seconds())
-    try:
-        found = await _look(house, delivery, connection, policy)
-    except PlatformError as error:
-        verdict = publishing.verdict_of(error, 1)
-        if verdict.name == "expired":
-            await _refreshed(house, delivery.id, connection, policy)
-        if verdict.name == "reauthorize":
-            return await _cannot_look(house, delivery, verdict)
-        log.info("look failed", delivery_id=delivery.id, error=type(error).__name__)
-        return Step(State.UNKNOWN, max(verdict.wait, 5.0))
-    return await _judged(house, delivery, policy, found)
-
-
-async def _cannot_look(house: House, delivery: Delivery, verdict: Verdict) -> Step:
-    """Leave an unknown outcome until its account is connected again."""
-    reason = f"sent, outcome unknown, and no leave to look: {verdict.reason}"
-    await house.store.set_connection_status(
-        delivery.connection_id, "paused", verdict.reason or "the grant is gone"
-    )
-    await house.store.note(delivery.id, reason=reason, who_acts=Reauthorize.who_acts)
-    return Step(State.UNKNOWN, parked=True)
-
-
-async def _look(
-    house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
-) -> Receipt | Pending | Absence:
-    connector = house.connector(await house.store.account(connection.id), policy)
-    if not isinstance(connector, Finds):
-        return Absence.CANNOT_TELL
-    after = tuple(receipts_of(delivery))
-    number = len(after)
-    part = (delivery.prepared or [])[number]
-    sought = Sought(
-        key=preparing.part_key(delivery, number),
-        prepared=Prepared(part["state"]),
-        text=(delivery.message or [])[number]["text"],
-        sent_at=delivery.sent_at or delivery.updated_at,
-        until=datetime.now(UTC),
-        after=after,
-    )
-    return await connector.find(sought)
-
-
-async def _judged(
-    house: House, delivery: Delivery, policy: PlatformPolicy, found: Receipt | Pending | Absence
-) -> Step:
-    last = len(delivery.receipts or []) == len(delivery.message or []) - 1
-    match found:
-        case Receipt() if last:
-            await house.store.adopt(delivery.id, State.UNKNOWN, found)
-            return Step(State.LIVE)
-        case Receipt():
-            await house.store.adopt_part(delivery.id, found)
-            return Step(State.READY)
-        case Pending():
-            await house.store.adopt(delivery.id, State.UNKNOWN, found)
-            return Step(State.PROCESSING, found.again_in)
-        case Absence.NOT_THERE if delivery.attempts >= publishing.MOST_ATTEMPTS:
-            await house.store.move(
-                delivery.id,
-                State.UNKNOWN,
-                State.FAILED,
-                reason=f"looked: it is not there, after {delivery.attempts} attempts",
-                who_acts="an operator",
-            )
-            return Step(State.FAILED)
-        case Absence.NOT_THERE:
-            await house.store.move(
-                delivery.id, State.UNKNOWN, State.READY, reason="looked: it is not there"
-            )
-            return Step(State.READY)
-        case Absence.CANNOT_TELL:
-            await house.store.note(
-                delivery.id,
-                reason=f"{policy.title} cannot tell whether it is there; look at the account",
-                who_acts="an operator",
-            )
-            return Step(State.UNKNOWN, parked=True)
-
-
 async def take_down(delivery_id: str) -> Step:
     """Delete the delivery's posts at the platform, last part first; absent ones are fine."""
     house = await _wiring.house()
@@ -483,19 +377,12 @@ def _vanished(delivery: Delivery) -> bool:
 
 
 async def _taken_back(house: House, delivery: Delivery) -> None:
-    free: dict[str, Any] = {"lease_owner": None, "lease_until": None}
     log.warning("its worker vanished", delivery_id=delivery.id, state=delivery.state.value)
     if delivery.state is State.SENDING:
-        await house.store.move(
-            delivery.id,
-            State.SENDING,
-            State.UNKNOWN,
-            reason="its worker vanished during the send",
-            who_acts="nobody yet",
-            **free,
-        )
+        reason = "its worker vanished during the send"
+        await house.store.take_back(delivery, State.UNKNOWN, reason=reason)
     elif delivery.message is None:
-        await house.store.move(delivery.id, State.PREPARING, State.PLANNED, **free)
+        await house.store.take_back(delivery, State.PLANNED)
     else:
         await house.store.release(delivery.id, delivery.lease_owner or "")
 

@@ -8,6 +8,7 @@ from clickpost.store.connections import NewConnection
 from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.posts import Created, NewPost, Posts
+from clickpost.store.unknowns import Unknowns
 from clickpost.store.vault import Vault
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-class Store(Posts, Assets, Deliveries, Ledger):
+class Store(Posts, Assets, Deliveries, Unknowns, Ledger):
     """All that is kept, for one process."""
 
     @classmethod

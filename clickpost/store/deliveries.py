@@ -64,6 +64,8 @@ class Started:
     tries: int
     part: int
     prepared: list[dict[str, Any]]
+    worker: str
+    at: datetime
 
 
 class Deliveries(Base):
@@ -240,8 +242,16 @@ class Deliveries(Base):
             await session.flush()
             facts = {"attempt": attempt.number, "part": part, "content": intent["content"]}
             await append(session, "delivery.sending", delivery_id, facts)
-        prepared = list(row.prepared or [])
-        return Started(attempt.id, delivery_id, attempt.number, row.attempts, part, prepared)
+        return Started(
+            id=attempt.id,
+            delivery_id=delivery_id,
+            number=attempt.number,
+            tries=row.attempts,
+            part=part,
+            prepared=list(row.prepared or []),
+            worker=worker,
+            at=moment,
+        )
 
     async def settle(
         self,
@@ -252,29 +262,27 @@ class Deliveries(Base):
         last: bool,
         seconds: float,
     ) -> None:
-        """Write the verdict and move the delivery, in one transaction."""
-        moment = now()
-        state = State.SENDING if isinstance(outcome, Receipt) and not last else verdict.state
+        """Write the verdict and move the delivery, in one transaction.
+
+        Also where the send was taken for lost meanwhile, as long as nobody has sent or settled it
+        since. Raises Conflict otherwise: the verdict is kept with its attempt, and moves nothing.
+        """
         async with self.transaction() as session:
-            await session.execute(
+            change = (
                 update(Attempt)
                 .where(col(Attempt.id) == started.id)
-                .values(finished_at=moment, seconds=seconds, verdict=verdict.name, **_told(outcome))
+                .values(finished_at=now(), seconds=seconds, verdict=verdict.name, **_told(outcome))
             )
-            columns = _outcome_columns(outcome, verdict, moment, last=last)
-            if state is not State.SENDING:
-                columns.update(lease_owner=None, lease_until=None)
-            await _changed(
-                session,
-                started.delivery_id,
-                (State.SENDING,),
-                state=state,
-                reason=verdict.reason,
-                who_acts=verdict.who_acts,
-                **columns,
-            )
-            facts = {"attempt": started.number, "verdict": verdict.name, "to": state.value}
+            await session.execute(change)
+            query = select(Delivery).where(col(Delivery.id) == started.delivery_id)
+            row = (await session.scalars(query.with_for_update())).one()
+            state = _settled_state(row, started, verdict, outcome, last=last)
+            if state is not None:
+                await _settled(session, row, state, verdict, outcome, last=last)
+            facts = {"attempt": started.number, "verdict": verdict.name, "to": state or "nowhere"}
             await append(session, "delivery.settled", started.delivery_id, facts)
+        if state is None:
+            raise Conflict(f"{started.delivery_id} was taken for lost, and settled by others")
 
     async def note_attempt(
         self,
@@ -318,7 +326,7 @@ class Deliveries(Base):
             await append(session, "delivery.not_prepared", delivery_id, facts)
 
     async def adopt(self, delivery_id: str, before: State, found: Receipt | Pending) -> None:
-        """Take what a look found (or what processing came to) as the delivery's outcome."""
+        """Take what processing came to as the delivery's outcome."""
         verdict = (
             Verdict("live", State.LIVE)
             if isinstance(found, Receipt)
@@ -340,23 +348,6 @@ class Deliveries(Base):
                 **columns,
             )
             facts = {"from": before.value, "to": verdict.state.value, "looked": True}
-            await append(session, "delivery.moved", delivery_id, facts)
-
-    async def adopt_part(self, delivery_id: str, found: Receipt) -> None:
-        """Take a part of a thread that was found; the rest is sent after it."""
-        async with self.transaction() as session:
-            await _changed(
-                session,
-                delivery_id,
-                (State.UNKNOWN,),
-                state=State.READY,
-                reason=None,
-                who_acts=None,
-                receipts=_appended(found),
-                lease_owner=None,
-                lease_until=None,
-            )
-            facts = {"from": State.UNKNOWN.value, "to": State.READY.value, "looked": True}
             await append(session, "delivery.moved", delivery_id, facts)
 
     async def leased(self, post_id: str | None = None) -> list[Delivery]:
@@ -487,6 +478,42 @@ async def _next_number(session: Any, delivery_id: str) -> int:
     """Return the next attempt's number; the delivery's row is locked by the change before."""
     query = select(func.coalesce(func.max(Attempt.number), 0) + 1)
     return int(await session.scalar(query.where(Attempt.delivery_id == delivery_id)))
+
+
+def _settled_state(
+    row: Delivery,
+    started: Started,
+    verdict: Verdict,
+    outcome: Receipt | Pending | BaseException,
+    *,
+    last: bool,
+) -> State | None:
+    """Return where a verdict moves the row, locked as it is; None where it is another's by now."""
+    if row.sent_at != started.at:
+        return None
+    part_of_more = isinstance(outcome, Receipt) and not last
+    if row.state is State.SENDING and row.lease_owner == started.worker:
+        return State.SENDING if part_of_more else verdict.state
+    if row.state is not State.UNKNOWN or len(row.receipts or []) != started.part:
+        return None
+    stays = verdict.state is State.UNKNOWN or may_move(State.UNKNOWN, verdict.state)
+    return verdict.state if stays and not part_of_more else State.READY
+
+
+async def _settled(
+    session: Any,
+    row: Delivery,
+    state: State,
+    verdict: Verdict,
+    outcome: Receipt | Pending | BaseException,
+    *,
+    last: bool,
+) -> None:
+    columns = _outcome_columns(outcome, verdict, now(), last=last)
+    if state is not State.SENDING:
+        columns.update(lease_owner=None, lease_until=None)
+    told = {"state": state, "reason": verdict.reason, "who_acts": verdict.who_acts, **columns}
+    await _changed(session, row.id, (row.state,), **told)
 
 
 async def _changed(

@@ -1,0 +1,150 @@
+"""What a look, an answer or a vanished worker changes: each bound to the very send it is about.
+
+A look takes time. Meanwhile another may have settled the same delivery and sent it again, so that
+its state alone (`unknown` then, `unknown` now) proves nothing: the moment of the send has to be
+the same too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import func, or_, update
+from sqlmodel import col, select
+
+from clickpost.contract import Pending, Receipt
+from clickpost.delivery import State, may_move
+from clickpost.errors import Conflict
+from clickpost.publishing import Verdict
+from clickpost.store._base import Base, append, now
+from clickpost.store.deliveries import _appended, _changed, _outcome_columns
+from clickpost.store.tables import Delivery
+
+_FREE: Mapping[str, Any] = MappingProxyType({"lease_owner": None, "lease_until": None})
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Unknowns(Base):
+    """Deliveries of unknown outcome, and those that a person has to settle."""
+
+    async def adopt_found(self, seen: Delivery, found: Receipt | Pending, *, last: bool) -> State:
+        """Take what a look at `seen` found as its outcome, and return its new state.
+
+        A part of a thread makes it `ready` for the rest. Raises Conflict where it was settled or
+        sent again since `seen` was read.
+        """
+        columns: dict[str, Any] = dict(_FREE)
+        if isinstance(found, Receipt) and not last:
+            state = State.READY
+            columns["receipts"] = _appended(found)
+        else:
+            verdict = _verdict_of(found)
+            state = verdict.state
+            columns |= _outcome_columns(found, verdict, now(), last=True)
+        await self._if_same_send(seen, state, because={"looked": True}, **columns)
+        return state
+
+    async def clear_unknown(
+        self, seen: Delivery, after: State, *, reason: str, who_acts: str | None = None
+    ) -> None:
+        """Move `seen`, at which a look found nothing, on to `after`; Conflict as `adopt_found`."""
+        because = {"looked": True}
+        await self._if_same_send(seen, after, reason=reason, who_acts=who_acts, because=because)
+
+    async def note_unknown(self, seen: Delivery, *, reason: str, who_acts: str) -> None:
+        """Say why `seen` stays unknown, and who acts; nothing where it was settled since."""
+        async with self.session() as session:
+            change = update(Delivery).where(
+                col(Delivery.id) == seen.id,
+                col(Delivery.state) == State.UNKNOWN,
+                col(Delivery.sent_at).is_not_distinct_from(seen.sent_at),
+            )
+            await session.execute(change.values(reason=reason, who_acts=who_acts, updated_at=now()))
+
+    async def take_back(self, seen: Delivery, after: State, *, reason: str | None = None) -> None:
+        """Take from a vanished worker what it held; Conflict where its lease is another by now."""
+        same = (
+            col(Delivery.lease_owner).is_not_distinct_from(seen.lease_owner),
+            col(Delivery.lease_until).is_not_distinct_from(seen.lease_until),
+        )
+        who = "nobody yet" if after is State.UNKNOWN else None
+        await self._if_unchanged(seen, after, same, reason=reason, who_acts=who, **_FREE)
+
+    async def settle_by_answer(
+        self,
+        seen: Delivery,
+        after: State,
+        *,
+        reason: str | None,
+        actor: str,
+        because: Mapping[str, Any],
+        **columns: Any,
+    ) -> None:
+        """Move `seen` as a person decided; Conflict where it was settled or sent again since."""
+        given = {**columns, **_FREE, "asked_at": None}
+        await self._if_same_send(seen, after, reason=reason, actor=actor, because=because, **given)
+
+    async def unknown_ids(self, since: datetime) -> list[str]:
+        """Return the deliveries of unknown outcome that were sent before `since`."""
+        async with self.session() as session:
+            query = (
+                select(Delivery.id)
+                .where(Delivery.state == State.UNKNOWN, col(Delivery.sent_at) < since)
+                .order_by(col(Delivery.sent_at))
+            )
+            return list((await session.scalars(query.limit(500))).all())
+
+    async def maybe_asking(self) -> list[Delivery]:
+        """Return what a person may have to settle, and what still has a question open."""
+        async with self.session() as session:
+            operators = col(Delivery.who_acts) == "an operator"
+            waits = col(Delivery.state).in_((State.UNKNOWN, State.HELD)) & operators
+            there = func.jsonb_array_length(Delivery.receipts)
+            short = there.between(1, func.jsonb_array_length(Delivery.message) - 1)
+            broken = (col(Delivery.state) == State.FAILED) & short
+            open_ = col(Delivery.question_run_id).is_not(None)
+            query = select(Delivery).where(or_(waits, broken, open_))
+            query = query.order_by(col(Delivery.asked_at).nulls_first()).limit(1000)
+            return list((await session.scalars(query)).all())
+
+    async def set_question(self, delivery_id: str, run_id: str | None) -> None:
+        """Remember the run in which an operator is asked; None once that is over."""
+        values: dict[str, Any] = {"question_run_id": run_id}
+        if run_id is not None:
+            values["asked_at"] = now()
+        async with self.session() as session:
+            change = update(Delivery).where(col(Delivery.id) == delivery_id)
+            await session.execute(change.values(**values))
+
+    async def _if_same_send(self, seen: Delivery, after: State, **told: Any) -> None:
+        same = (col(Delivery.sent_at).is_not_distinct_from(seen.sent_at),)
+        await self._if_unchanged(seen, after, same, **told)
+
+    async def _if_unchanged(
+        self,
+        seen: Delivery,
+        after: State,
+        same: Sequence[Any],
+        *,
+        actor: str = "engine",
+        because: Mapping[str, Any] = _NOTHING,
+        reason: str | None = None,
+        who_acts: str | None = None,
+        **columns: Any,
+    ) -> None:
+        if not may_move(seen.state, after):
+            raise Conflict(f"no way leads from {seen.state} to {after}")
+        told = {"state": after, "reason": reason, "who_acts": who_acts, **columns}
+        async with self.transaction() as session:
+            await _changed(session, seen.id, (seen.state,), *same, **told)
+            facts = {"from": seen.state.value, "to": after.value, **because}
+            await append(session, "delivery.moved", seen.id, facts, actor)
+
+
+def _verdict_of(found: Receipt | Pending) -> Verdict:
+    if isinstance(found, Receipt):
+        return Verdict("live", State.LIVE)
+    return Verdict("processing", State.PROCESSING, wait=found.again_in)
