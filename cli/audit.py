@@ -53,11 +53,11 @@ def rotate_keys(as_json: bool = AsJson) -> None:
     if as_json:
         show_json({"sealed": count})
     else:
-        out.print(f"{count} connections sealed under a new key")
+        out.print(f"{count} connections and channels sealed under a new key")
         if given.master_key is not None:
             out.print("restart what runs with the new key: clickpost down; clickpost up")
 
 
 async def _sealed(given: Settings) -> int:
     async with _house.opened(given) as store:
-        return await store.seal_anew()
+        return await store.seal_anew() + await store.seal_channels_anew()

@@ -7,6 +7,7 @@ from clickpost.store.assets import Assets, FileFacts
 from clickpost.store.connections import NewConnection
 from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
 from clickpost.store.ledger import Broken, Ledger
+from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.posts import Created, NewPost, Posts
 from clickpost.store.unknowns import Unknowns
 from clickpost.store.vault import Vault
@@ -16,6 +17,7 @@ __all__ = [
     "Created",
     "DeliveryLine",
     "FileFacts",
+    "NewChannel",
     "NewConnection",
     "NewPost",
     "Started",
@@ -24,7 +26,7 @@ __all__ = [
 ]
 
 
-class Store(Posts, Assets, Deliveries, Unknowns, Ledger):
+class Store(Posts, Assets, Deliveries, Unknowns, Notices, Ledger):
     """All that is kept, for one process."""
 
     @classmethod

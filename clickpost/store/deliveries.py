@@ -17,6 +17,7 @@ from clickpost.contract import Pending, Receipt
 from clickpost.delivery import STOPPABLE, State, may_move
 from clickpost.errors import Conflict, PlatformError
 from clickpost.publishing import Verdict
+from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store.tables import Attempt, Connection, Delivery, Post, Rendition
 
@@ -122,9 +123,12 @@ class Deliveries(Base):
 
     async def note(self, delivery_id: str, *, reason: str, who_acts: str) -> None:
         """Say why a delivery stays where it is, and who must act."""
-        async with self.session() as session:
+        async with self.transaction() as session:
             change = update(Delivery).where(col(Delivery.id) == delivery_id)
-            await session.execute(change.values(reason=reason, who_acts=who_acts, updated_at=now()))
+            values = {"reason": reason, "who_acts": who_acts, "updated_at": now()}
+            row = await session.scalar(change.values(values).returning(Delivery))
+            if row is not None:
+                await notices.about_delivery(session, row)
 
     async def save_message(
         self,
@@ -529,6 +533,8 @@ async def _changed(
     row: Delivery | None = await session.scalar(change)
     if row is None:
         raise Conflict(f"{delivery_id} is no longer {' or '.join(states)}")
+    if "state" in values:
+        await notices.about_delivery(session, row)
     return row
 
 
