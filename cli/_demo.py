@@ -49,7 +49,7 @@ def run(given: Settings, *, as_json: bool) -> int:
 def sample(given: Settings) -> PostFile:
     """Make the sample media, once, and return the post."""
     folder = given.home / "demo"
-    photo, clip = folder / "harbour.jpg", folder / "harbour.mov"
+    photo, clip = folder / "harbour.jpg", folder / "harbour-film.mov"
     with err.status("drawing a photo") as spinner:
         samples.photo(photo)
         spinner.update("filming a 4K clip as a phone does (once, about 10 s)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -47,13 +48,20 @@ async def opened(given: Settings) -> AsyncIterator[Store]:
         await store.ping()
         yield store
     except (OperationalError, psycopg.OperationalError):
-        raise Unavailable("the database does not answer. Run: clickpost up") from None
+        raise Unavailable(_away(given)) from None
     except ProgrammingError as error:
         if "does not exist" not in str(error):
             raise
         raise Unavailable("the database has no tables yet. Run: clickpost up") from None
     finally:
         await store.close()
+
+
+def _away(given: Settings) -> str:
+    full = given.database_url is None and shutil.disk_usage(given.home).free < 10_000_000
+    if full:
+        return f"the database does not answer: the disk of {given.home} is full. Free some room"
+    return "the database does not answer. Run: clickpost up"
 
 
 def policy_of(given: Settings, connection: Connection) -> PlatformPolicy:

@@ -40,6 +40,11 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             _say(str(error), as_json=bool(kwargs.get("as_json")), code=WRONG_INPUT)
         except ClickPostError as error:
             _say(str(error), as_json=bool(kwargs.get("as_json")), code=FAILED)
+        except PermissionError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            told = f"this belongs to another user and may not be touched{where}"
+            as_json = bool(kwargs.get("as_json"))
+            _say(f"{told}. Choose your own: CLICKPOST_HOME=FOLDER", as_json=as_json, code=FAILED)
         except KeyboardInterrupt:
             _say("stopped by you; nothing was left half done", as_json=False, code=130)
         raise AssertionError("unreachable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +14,16 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def _default_home() -> Path:
-    """Return the state directory: inside a clone its own `.clickpost`, else the user's data dir."""
-    if (PROJECT / "pyproject.toml").is_file():
-        return PROJECT / ".clickpost"
-    return Path(platformdirs.user_data_dir("clickpost"))
+    """Return the state directory: inside a clone its own `.clickpost`, else the user's data dir.
+
+    PostgreSQL cannot live under a path with a space: such a clone has its own under `~/.clickpost`.
+    """
+    clone = (PROJECT / "pyproject.toml").is_file()
+    usual = PROJECT / ".clickpost" if clone else Path(platformdirs.user_data_dir("clickpost"))
+    if " " not in str(usual):
+        return usual
+    own = hashlib.sha256(str(PROJECT).encode()).hexdigest()[:8] if clone else "main"
+    return Path.home() / ".clickpost" / own
 
 
 class Settings(BaseSettings):

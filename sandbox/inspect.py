@@ -36,14 +36,17 @@ def _image(path: Path) -> dict[str, Any]:
     with Image.open(path) as image:
         exif = image.getexif()
         image.load()
+        orientation = int(exif.get(0x0112, 1))
+        turned = orientation in (5, 6, 7, 8)
+        size = (image.height, image.width) if turned else (image.width, image.height)
         return {
             "kind": "image",
             "format": str(image.format).lower(),
             "mime": Image.MIME.get(str(image.format), "application/octet-stream"),
-            "width": image.width,
-            "height": image.height,
+            "width": size[0],
+            "height": size[1],
             "mode": image.mode,
-            "orientation": int(exif.get(0x0112, 1)),
+            "orientation": orientation,
             "has_location": bool(exif.get_ifd(0x8825)),
             "has_device": bool(exif.get(0x010F) or exif.get(0x0110)),
         }

@@ -16,7 +16,7 @@ from clickpost import publishing, signing
 from clickpost.contract import Kind, MediaFile, Message, Prepared, Prepares
 from clickpost.delivery import State
 from clickpost.draft import Enclosed, PostFile, Wish, wish_of
-from clickpost.errors import Conflict, ContentRejected, Unavailable
+from clickpost.errors import ClickPostError, Conflict, ContentRejected, Unavailable
 from clickpost.logs import logger
 from clickpost.media import Rendition, Target
 from clickpost.media import renditions as make_renditions
@@ -108,12 +108,18 @@ async def _given_back(house: House, jobs: list[Job], error: BaseException) -> No
             current.id,
             State.PREPARING,
             State.FAILED if spent else State.PLANNED,
-            reason=f"could not be prepared ({type(error).__name__})" if ours else None,
+            reason=_why(error) if ours else None,
             who_acts="an operator" if spent else "nobody",
             attempts=tries,
             lease_owner=None,
             lease_until=None,
         )
+
+
+def _why(error: BaseException) -> str:
+    """Say why nothing could be prepared: our own errors in their words, which name no person."""
+    told = str(error) if isinstance(error, ClickPostError) else type(error).__name__
+    return f"could not be prepared: {told}"
 
 
 async def _jobs(house: House, post_id: str) -> list[Job]:

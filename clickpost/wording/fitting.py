@@ -326,10 +326,10 @@ def _heading(title: str, text: str, policy: PlatformPolicy, work: _Work) -> str:
 
 
 def _alt(alt: str, kind: str, rules: AltRules, how: Fit, number: int, work: _Work) -> str:
-    alt = _clean(alt, f"alt of file {number}", work)
+    alt = _clean(alt, f"alt of {kind} {number}", work)
     if kind not in rules.on:
         if alt:
-            work.notes.append(f"alt of file {number}: left out, a {kind} has none here")
+            work.notes.append(f"alt of {kind} {number}: left out, a {kind} has none here")
         return ""
     most = rules.limits_of(kind)
     limits = TextRules(
@@ -342,9 +342,9 @@ def _alt(alt: str, kind: str, rules: AltRules, how: Fit, number: int, work: _Wor
     if how != "refuse" and (short := shorten(alt, limits)):
         before, after = measure(alt, limits).units, measure(short, limits).units
         unit = _UNITS[limits.count]
-        work.notes.append(f"alt of file {number}: shortened from {before} to {after} {unit}")
+        work.notes.append(f"alt of {kind} {number}: shortened from {before} to {after} {unit}")
         return short
-    work.faults += _too_long(alt, limits, 0, f"alt of file {number}")
+    work.faults += _too_long(alt, limits, 0, f"alt of {kind} {number}")
     return alt
 
 

@@ -307,7 +307,7 @@ def test_alt_text_is_carried_shortened_or_told_to_be_left_out() -> None:
     assert alt.endswith("boat…")
     worded = fitted("t", "instagram", alts=["a boat"], kinds=["video"])
     assert worded.alts == ("",)
-    assert any("alt of file 1" in note for note in worded.notes)
+    assert any("alt of video 1" in note for note in worded.notes)
 
 
 def test_a_spoiler_counts_with_mastodons_text() -> None:
