@@ -124,7 +124,8 @@ class Connector:
         answer = open_(await self._call("GET", "com.atproto.server.getSession", step="whoami"))
         did, handle = text_at(answer, "did", call="getSession"), answer.get("handle")
         known = isinstance(handle, str) and handle not in ("", "handle.invalid")
-        return Identity(remote_id=did, handle=str(handle) if known else did)
+        name = str(handle) if known else did
+        return Identity(remote_id=did, handle=name, url=f"{self._web()}/profile/{did}")
 
     async def prepare(self, message: Message, key: str, so_far: Prepared | None = None) -> Prepared:
         """Upload media and write the whole record, key and time frozen; nobody sees it yet."""
@@ -322,11 +323,14 @@ class Connector:
 
     def _receipt(self, answer: Mapping[str, Any], rkey: str, *, repeatable: bool = True) -> Receipt:
         uri = text_at(answer, "uri", call="record", repeatable=repeatable)
-        base = self.account.options.get("permalink_base", "https://bsky.app").rstrip("/")
         who = self.account.handle or self._did()
         cid = text_at(answer, "cid", call="record", repeatable=repeatable)
         extra = {"uri": uri, "cid": cid}
-        return Receipt(remote_id=uri, url=f"{base}/profile/{who}/post/{rkey}", extra=extra)
+        url = f"{self._web()}/profile/{who}/post/{rkey}"
+        return Receipt(remote_id=uri, url=url, extra=extra)
+
+    def _web(self) -> str:
+        return self.account.options.get("permalink_base", "https://bsky.app").rstrip("/")
 
     def _secret(self, name: str) -> str:
         if value := self.account.secrets.get(name):

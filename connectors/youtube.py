@@ -125,6 +125,7 @@ class Connector:
             remote_id=channel_id,
             handle=str(snippet.get("customUrl") or channel_id),
             name=str(snippet.get("title") or ""),
+            url=f"{self._web()}/channel/{channel_id}",
             limits=limits_of(channel, self.api.policy.unverified),
         )
 
@@ -311,8 +312,11 @@ class Connector:
         return Pending(ticket, min(poll, 2.0), receipt)
 
     def _permalink(self, video_id: str, *, short: bool) -> str:
-        base = self.account.options.get("permalink_base", "https://www.youtube.com").rstrip("/")
+        base = self._web()
         return f"{base}/shorts/{video_id}" if short else f"{base}/watch?v={video_id}"
+
+    def _web(self) -> str:
+        return self.account.options.get("permalink_base", "https://www.youtube.com").rstrip("/")
 
     async def _among_uploads(self, sought: Sought) -> Pending | Absence:
         """Look for the one upload of this title, text and time; the list may lag."""

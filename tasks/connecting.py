@@ -60,6 +60,7 @@ async def connect(
             secrets=account.secrets,
             handle=who.handle,
             remote_id=who.remote_id,
+            url=who.url,
             options=wish.options,
             limits=who.limits,
             expires_at=expires_at or who.expires_at,

@@ -17,7 +17,6 @@ from clickpost import ids
 from clickpost.contract import Account, Tokens
 from clickpost.delivery import State
 from clickpost.errors import InvalidInput
-from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store.tables import Connection, Delivery, Workspace
 from clickpost.store.vault import Sealed
@@ -33,6 +32,7 @@ class NewConnection:
     secrets: Mapping[str, str] = field(repr=False)
     handle: str | None = None
     remote_id: str | None = None
+    url: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     expires_at: datetime | None = None
@@ -80,6 +80,7 @@ class Connections(Base):
             sealed = self.vault.seal(row.id, new.secrets)
             row.secrets, row.data_key, row.key_id = sealed.secrets, sealed.data_key, sealed.key_id
             row.api_base, row.handle, row.remote_id = new.api_base, new.handle, new.remote_id
+            row.url = new.url
             row.options, row.limits = dict(new.options), dict(new.limits)
             row.expires_at, row.status, row.status_reason = new.expires_at, "active", None
             row.updated_at = now()
@@ -165,11 +166,8 @@ class Connections(Base):
         """Pause, revoke or wake a connection."""
         async with self.transaction() as session:
             row = await session.get_one(Connection, connection_id, with_for_update=True)
-            changes = row.status != status
             row.status, row.status_reason, row.updated_at = status, reason, now()
             await session.flush()
-            if changes and status != "active":
-                await notices.about_connection(session, row)
             await append(session, f"connection.{status}", row.id, {})
 
     async def note_renewal_failed(self, connection_id: str, reason: str) -> None:

@@ -72,6 +72,8 @@ class Connection(SQLModel, table=True):
     name: str
     handle: str | None = None
     remote_id: str | None = None
+    url: str | None = None
+    """The account's page, as its platform told it."""
     api_base: str
     options: dict[str, str] = _json(null=False)
     limits: dict[str, Any] = _json(null=False)

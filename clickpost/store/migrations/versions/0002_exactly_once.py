@@ -154,6 +154,7 @@ def upgrade() -> None:
         "connection", sa.Column("slots", postgresql.JSONB(astext_type=sa.Text()), nullable=True)
     )
     op.add_column("connection", sa.Column("burst", sa.Integer(), nullable=True))
+    op.add_column("connection", sa.Column("url", sqlmodel.sql.sqltypes.AutoString(), nullable=True))
     op.add_column(
         "delivery", sa.Column("flow_run_id", sqlmodel.sql.sqltypes.AutoString(), nullable=True)
     )
