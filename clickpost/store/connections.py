@@ -17,6 +17,7 @@ from clickpost import ids
 from clickpost.contract import Account, Tokens
 from clickpost.delivery import State
 from clickpost.errors import InvalidInput
+from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store.tables import Connection, Delivery, Workspace
 from clickpost.store.vault import Sealed
@@ -166,8 +167,11 @@ class Connections(Base):
         """Pause, revoke or wake a connection."""
         async with self.transaction() as session:
             row = await session.get_one(Connection, connection_id, with_for_update=True)
+            changes = row.status != status
             row.status, row.status_reason, row.updated_at = status, reason, now()
             await session.flush()
+            if changes and status != "active":
+                await notices.about_connection(session, row)
             await append(session, f"connection.{status}", row.id, {})
 
     async def note_renewal_failed(self, connection_id: str, reason: str) -> None:
