@@ -385,7 +385,9 @@ async def _uploaded(house: House, delivery: Delivery, connection: Connection) ->
             message = await message_of(house, part, policy)
             prepared = await connector.prepare(message, part_key(delivery, number), so_far)
         known[number:] = [{"state": prepared.state, "ready": prepared.ready}]
-        delivery = await house.store.save_prepared(delivery.id, known)
+        delivery = await house.store.save_prepared(
+            delivery.id, known, content=delivery.content_hash
+        )
         if not prepared.ready:
             return Uploaded(delivery, prepared.again_in)
     return await _ready(house, delivery)
@@ -397,11 +399,10 @@ def _stale(delivery: Delivery, policy: PlatformPolicy) -> bool:
 
 
 async def _ready(house: House, delivery: Delivery) -> Uploaded:
-    """Move what is prepared to `ready`, giving the lease back with it."""
+    """Move what is prepared to `ready` (or to its approval), giving the lease back with it."""
     if delivery.state is State.READY:
         return Uploaded(delivery)
-    free: dict[str, Any] = {"lease_owner": None, "lease_until": None}
-    return Uploaded(await house.store.move(delivery.id, State.PREPARING, State.READY, **free))
+    return Uploaded(await house.store.made_ready(delivery.id, delivery.content_hash))
 
 
 def part_key(delivery: Delivery, number: int) -> str:

@@ -61,7 +61,8 @@ async def send(delivery_id: str, run_id: str | None = None) -> Step:
         return Step(delivery.state, parked=True)
     try:
         return await _timely(house, delivery, run_id)
-    except Conflict:  # Somebody else was faster; nothing was sent by us.
+    except Conflict:  # Somebody else was faster, or it was not approved; nothing was sent by us.
+        await house.store.regate(delivery_id)
         return Step((await house.store.delivery(delivery_id)).state, 1.0, parked=True)
 
 

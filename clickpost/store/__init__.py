@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from clickpost.settings import Settings
+from clickpost.store.approvals import Approvals, Question
 from clickpost.store.assets import Assets, FileFacts
 from clickpost.store.connections import NewConnection
-from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
+from clickpost.store.deliveries import DeliveryLine, Started
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.posts import Created, NewPost, Posts
@@ -20,13 +21,14 @@ __all__ = [
     "NewChannel",
     "NewConnection",
     "NewPost",
+    "Question",
     "Started",
     "Store",
     "address",
 ]
 
 
-class Store(Posts, Assets, Deliveries, Unknowns, Notices, Ledger):
+class Store(Approvals, Posts, Assets, Unknowns, Notices, Ledger):
     """All that is kept, for one process."""
 
     @classmethod

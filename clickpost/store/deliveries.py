@@ -19,6 +19,7 @@ from clickpost.errors import Conflict, PlatformError
 from clickpost.publishing import Verdict
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
+from clickpost.store.approvals import may_be_sent
 from clickpost.store.tables import Attempt, Connection, Delivery, Post, Rendition
 
 #: What nobody has moved for this long has no live run.
@@ -157,13 +158,20 @@ class Deliveries(Base):
                 lease_until=None,
             )
 
-    async def save_prepared(self, delivery_id: str, prepared: list[dict[str, Any]]) -> Delivery:
-        """Keep what was uploaded; refused (Conflict) once the delivery is being sent."""
+    async def save_prepared(
+        self, delivery_id: str, prepared: list[dict[str, Any]], *, content: str | None = None
+    ) -> Delivery:
+        """Keep what was uploaded for `content` (None: whatever it is).
+
+        Refused (Conflict) once the delivery is being sent, or has got another content.
+        """
+        same = [col(Delivery.content_hash) == content] if content is not None else []
         async with self.session() as session:
             return await _changed(
                 session,
                 delivery_id,
                 (State.PREPARING, State.READY),
+                *same,
                 prepared=prepared,
                 prepared_at=now(),
             )
@@ -213,7 +221,8 @@ class Deliveries(Base):
 
         A first part goes from `ready` to `sending`; a further part of a thread needs our own
         lease on the `sending` delivery. Raises Conflict where somebody else was faster, where
-        this part is there already, or where its time was put off meanwhile.
+        this part is there already, where its time was put off or its content changed meanwhile,
+        and where it needs an approval that it does not have.
         """
         moment = now()
         async with self.transaction() as session:
@@ -224,6 +233,8 @@ class Deliveries(Base):
                 _taken_by(worker),
                 _is_next(part),
                 _is_due(moment),
+                col(Delivery.content_hash) == intent["content"],
+                may_be_sent(),
                 state=State.SENDING,
                 attempts=Delivery.attempts + 1,
                 lease_owner=worker,
