@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from clickpost.settings import Settings
-from clickpost.store.approvals import Approvals, Question
+from clickpost.store.approvals import Approvals, Asked
 from clickpost.store.assets import Assets, FileFacts
 from clickpost.store.connections import NewConnection
-from clickpost.store.deliveries import DeliveryLine, Started
+from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.posts import Created, NewPost, Posts
@@ -14,6 +14,7 @@ from clickpost.store.unknowns import Unknowns
 from clickpost.store.vault import Vault
 
 __all__ = [
+    "Asked",
     "Broken",
     "Created",
     "DeliveryLine",
@@ -21,14 +22,13 @@ __all__ = [
     "NewChannel",
     "NewConnection",
     "NewPost",
-    "Question",
     "Started",
     "Store",
     "address",
 ]
 
 
-class Store(Approvals, Posts, Assets, Unknowns, Notices, Ledger):
+class Store(Approvals, Posts, Assets, Unknowns, Deliveries, Notices, Ledger):
     """All that is kept, for one process."""
 
     @classmethod

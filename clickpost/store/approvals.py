@@ -50,7 +50,7 @@ def may_be_sent() -> ColumnElement[bool]:
 
 
 @dataclass(frozen=True)
-class Question:
+class Asked:
     """One delivery that somebody has to approve: what is shown of it, and what it is bound to."""
 
     delivery_id: str
@@ -124,9 +124,9 @@ class Approvals(Base):
                 await append(session, "approval.required", subject, {"on": on}, actor)
         return await self.regate()
 
-    async def questions(
+    async def open_approvals(
         self, *, post_id: str | None = None, run_id: str | None = None
-    ) -> list[Question]:
+    ) -> list[Asked]:
         """Return what waits for an approval: of a post, of one question's run, or all of it."""
         query = (
             select(Delivery, Approval, col(Connection.platform), col(Connection.name))
@@ -141,9 +141,9 @@ class Approvals(Base):
             query = query.where(Approval.run_id == run_id)
         async with self.session() as session:
             rows = (await session.execute(query)).all()
-        return [_question(*row) for row in rows]
+        return [_asked_of(*row) for row in rows]
 
-    async def former_questions(self, post_id: str) -> list[str]:
+    async def former_approval_runs(self, post_id: str) -> list[str]:
         """Return the runs that ask about a content or a time which the post no longer has."""
         query = (
             select(Approval.run_id)
@@ -158,10 +158,10 @@ class Approvals(Base):
         async with self.session() as session:
             return sorted({str(one) for one in (await session.scalars(query)).all()})
 
-    async def set_question_run(self, questions: Sequence[Question], run_id: str) -> None:
+    async def set_approval_run(self, asked: Sequence[Asked], run_id: str) -> None:
         """Remember which run asks."""
         async with self.session() as session:
-            for one in questions:
+            for one in asked:
                 await session.execute(
                     update(Approval)
                     .where(
@@ -171,7 +171,7 @@ class Approvals(Base):
                     .values(run_id=run_id)
                 )
 
-    async def decide(self, asked: Question, *, approve: bool, by: str, note: str = "") -> State:
+    async def decide(self, asked: Asked, *, approve: bool, by: str, note: str = "") -> State:
         """Write down what somebody decided about exactly what was asked; return the new state.
 
         Raises Conflict where its text, media or time changed since, or it was decided already.
@@ -224,7 +224,7 @@ class Approvals(Base):
         async with self.session() as session:
             return list((await session.scalars(query)).all())
 
-    async def posts_awaiting(self, *, unasked: bool = False) -> list[str]:
+    async def posts_to_approve(self, *, unasked: bool = False) -> list[str]:
         """Return the posts of which something waits for approval; or only where no run asks yet."""
         query = (
             select(Delivery.post_id)
@@ -289,9 +289,9 @@ async def _asked(session: Any, rows: Sequence[Delivery]) -> None:
         )
 
 
-def _question(delivery: Delivery, approval: Approval, platform: str, name: str) -> Question:
+def _asked_of(delivery: Delivery, approval: Approval, platform: str, name: str) -> Asked:
     parts = delivery.message or []
-    return Question(
+    return Asked(
         delivery_id=delivery.id,
         post_id=delivery.post_id,
         ref=f"{platform}/{name}",

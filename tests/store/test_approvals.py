@@ -10,7 +10,7 @@ import pytest
 from clickpost.delivery import State
 from clickpost.draft import PostFile
 from clickpost.errors import Conflict
-from clickpost.store import NewConnection, NewPost, Question, Store
+from clickpost.store import Asked, NewConnection, NewPost, Store
 
 LEASE = timedelta(minutes=5)
 
@@ -43,8 +43,8 @@ async def _begin(store: Store, delivery_id: str, content: str = "c") -> None:
     )
 
 
-async def _asked(store: Store) -> Question:
-    (question,) = await store.questions()
+async def _asked(store: Store) -> Asked:
+    (question,) = await store.open_approvals()
     return question
 
 
@@ -148,9 +148,9 @@ async def test_requiring_approval_later_holds_what_is_ready_and_lifting_it_frees
     post_id = (await store.delivery(delivery_id)).post_id
     assert await store.require_approval(None, on=True, actor="anna") == [post_id]
     assert (await store.delivery(delivery_id)).state is State.AWAITING_APPROVAL
-    assert await store.posts_awaiting(unasked=True) == [post_id]
-    await store.set_question_run(await store.questions(), "run")
-    assert await store.posts_awaiting(unasked=True) == []
+    assert await store.posts_to_approve(unasked=True) == [post_id]
+    await store.set_approval_run(await store.open_approvals(), "run")
+    assert await store.posts_to_approve(unasked=True) == []
     assert await store.require_approval(None, on=False, actor="anna") == [post_id]
     assert (await store.delivery(delivery_id)).state is State.READY
 
