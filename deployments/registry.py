@@ -19,8 +19,10 @@ from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 
 from deployments.warm_worker import TYPE, WarmWorker
+from flows.asking import ask_operator
 from flows.publish import prepare, publish, takedown
 from flows.publish_due import publish_due
+from flows.reconcile import reconcile_deliveries
 from flows.sweep import sweep_deliveries
 
 POOL = "clickpost"
@@ -64,6 +66,21 @@ DEPLOYMENTS = (
         "**Send everything that is due at one moment.** Made by `clickpost publish --at`: one run"
         " for each moment, one task run for each delivery.",
         tags=("publishing", "scheduled"),
+    ),
+    Spec(
+        reconcile_deliveries,
+        "flows.reconcile.reconcile_deliveries",
+        "**Look for every post whose outcome got lost**: it is there, or is sent once more, or an"
+        " operator is asked. Without a delivery it takes all of them.",
+        every=timedelta(minutes=1),
+        tags=("sweep",),
+    ),
+    Spec(
+        ask_operator,
+        "flows.asking.ask_operator",
+        "**Ask an operator what no look can tell.** A run of this waits for your answer: press"
+        " Resume on its page. Runs are made by ClickPost, one for each question.",
+        tags=("question",),
     ),
     Spec(
         sweep_deliveries,

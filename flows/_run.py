@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed
 from clickpost import publishing
 from clickpost.delivery import State
 from clickpost.logs import logger
-from tasks import calling_off, preparing, reconciling, reporting, sending
+from tasks import asking, calling_off, preparing, reconciling, reporting, sending
 from tasks.sending import Step
 
 log = logger("flows")
@@ -100,8 +100,10 @@ async def when_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: Prefect
 
     What was just being sent has ended or is of unknown outcome by now; both stay.
     """
-    for post_id in await calling_off.by_runs([str(flow_run.id)]):
+    run_id = str(flow_run.id)
+    for post_id in await calling_off.by_runs([run_id]):
         await reporting.report(post_id)
+    await asking.look_for_sends_of(run_id)
 
 
 async def deliver(row: reporting.Row) -> Step:
@@ -117,7 +119,20 @@ async def deliver(row: reporting.Row) -> Step:
         if step.wait > publishing.LONGEST_WAIT.total_seconds() or step.parked:
             break
         await asyncio.sleep(step.wait)
+    if step.state in (State.UNKNOWN, State.HELD, State.FAILED):
+        await _asked(row.delivery_id)
     return step
+
+
+async def _asked(delivery_id: str) -> None:
+    """Ask an operator at once where only a person can go on; `reconcile-deliveries` does so later.
+
+    A question that cannot be put now changes nothing of what was sent.
+    """
+    try:
+        await asking.ask(delivery_id)
+    except Exception as error:
+        log.warning("not asked", delivery_id=delivery_id, error=type(error).__name__)
 
 
 async def _next(row: reporting.Row, step: Step) -> Step:
@@ -190,6 +205,16 @@ def swept(
         message += f"; {posts} called off, because of a cancelled run"
     broken = any(isinstance(step, BaseException) for step in steps)
     return _told(message, failed=broken)
+
+
+def reconciled(steps: Sequence[Step | BaseException], questions: int) -> PrefectState[Any]:
+    """Return a reconciling run's end state: it fails only for an error of ours."""
+    counts = sending.counted([step for step in steps if isinstance(step, Step)])
+    message = f"looked for {len(steps)}: {publishing.said(counts)}"
+    if questions:
+        waits = "1 question waits" if questions == 1 else f"{questions} questions wait"
+        message += f"; {waits} for an operator"
+    return _told(message, failed=any(isinstance(step, BaseException) for step in steps))
 
 
 def _told(message: str, *, failed: bool) -> PrefectState[Any]:

@@ -72,6 +72,19 @@ async def stuck_rows(also: Sequence[str] = ()) -> list[Row]:
     return [row_of(line) for line in await house.store.stuck_lines(datetime.now(UTC), also)]
 
 
+async def unknown_rows(also: Sequence[str] = ()) -> list[Row]:
+    """Return the deliveries of unknown outcome that nobody looks for, and those `also` names."""
+    house = await _wiring.house()
+    return [row_of(line) for line in await house.store.unknown_lines(datetime.now(UTC), also)]
+
+
+async def rows_of(delivery_id: str) -> list[Row]:
+    """Return one delivery, alone."""
+    house = await _wiring.house()
+    post_id = (await house.store.delivery(delivery_id)).post_id
+    return [row for row in await rows(post_id) if row.delivery_id == delivery_id]
+
+
 def progress(post_id: str) -> Callable[[float], None]:
     """Return what writes a post's encoding progress (0 to 1) where the command line reads it.
 

@@ -400,14 +400,17 @@ class Deliveries(Base):
         return await self._lines(query)
 
     async def stuck_lines(self, moment: datetime, also: Sequence[str] = ()) -> list[DeliveryLine]:
-        """Return what should have moved and did not, and the deliveries `also` names."""
+        """Return what should have moved and did not, and the deliveries `also` names.
+
+        Not what is unknown: `reconcile-deliveries` looks for that.
+        """
         quiet = col(Delivery.updated_at) < moment - STUCK_AFTER
         due = func.coalesce(
             func.greatest(Delivery.due_at, Delivery.not_before), Delivery.updated_at
         )
         free = or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < moment)
         overdue = col(Delivery.state).in_(_OPEN) & (due <= moment - timedelta(seconds=20)) & free
-        going = col(Delivery.state).in_((State.UNKNOWN, State.PROCESSING))
+        going = col(Delivery.state) == State.PROCESSING
         named = col(Delivery.id).in_(also)
         return await self._lines(_LINE.where(or_(named, quiet & or_(overdue, going))).limit(500))
 

@@ -8,7 +8,7 @@ the same too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -19,15 +19,25 @@ from clickpost.contract import Pending, Receipt
 from clickpost.delivery import State, may_move
 from clickpost.errors import Conflict
 from clickpost.publishing import Verdict
-from clickpost.store._base import Base, append, now
-from clickpost.store.deliveries import _appended, _changed, _outcome_columns
-from clickpost.store.tables import Delivery
+from clickpost.store import notices
+from clickpost.store._base import append, now
+from clickpost.store.deliveries import (
+    _LINE,
+    Deliveries,
+    DeliveryLine,
+    _appended,
+    _changed,
+    _outcome_columns,
+)
+from clickpost.store.tables import Attempt, Delivery
 
+#: An unknown outcome that nobody has moved for this long has no run that looks for it.
+LOOK_AFTER = timedelta(seconds=45)
 _FREE: Mapping[str, Any] = MappingProxyType({"lease_owner": None, "lease_until": None})
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class Unknowns(Base):
+class Unknowns(Deliveries):
     """Deliveries of unknown outcome, and those that a person has to settle."""
 
     async def adopt_found(self, seen: Delivery, found: Receipt | Pending, *, last: bool) -> State:
@@ -56,13 +66,16 @@ class Unknowns(Base):
 
     async def note_unknown(self, seen: Delivery, *, reason: str, who_acts: str) -> None:
         """Say why `seen` stays unknown, and who acts; nothing where it was settled since."""
-        async with self.session() as session:
+        async with self.transaction() as session:
             change = update(Delivery).where(
                 col(Delivery.id) == seen.id,
                 col(Delivery.state) == State.UNKNOWN,
                 col(Delivery.sent_at).is_not_distinct_from(seen.sent_at),
             )
-            await session.execute(change.values(reason=reason, who_acts=who_acts, updated_at=now()))
+            values = {"reason": reason, "who_acts": who_acts, "updated_at": now()}
+            row = await session.scalar(change.values(values).returning(Delivery))
+            if row is not None:
+                await notices.about_delivery(session, row)
 
     async def take_back(self, seen: Delivery, after: State, *, reason: str | None = None) -> None:
         """Take from a vanished worker what it held; Conflict where its lease is another by now."""
@@ -87,15 +100,24 @@ class Unknowns(Base):
         given = {**columns, **_FREE, "asked_at": None}
         await self._if_same_send(seen, after, reason=reason, actor=actor, because=because, **given)
 
-    async def unknown_ids(self, since: datetime) -> list[str]:
-        """Return the deliveries of unknown outcome that were sent before `since`."""
+    async def unknown_lines(self, moment: datetime, also: Sequence[str] = ()) -> list[DeliveryLine]:
+        """Return what is to be looked for now, the longest unknown first, and what `also` names.
+
+        Where a look could not tell, the next one waits for a tenth of the time since the send.
+        """
+        since = moment - col(Delivery.sent_at)
+        due = col(Delivery.updated_at) < moment - func.greatest(LOOK_AFTER, since / 10)
+        looked = (col(Delivery.state) == State.UNKNOWN) & due
+        query = _LINE.where(or_(looked, col(Delivery.id).in_(also)))
+        return await self._lines(query.order_by(None).order_by(col(Delivery.sent_at)).limit(500))
+
+    async def unknown_of(self, run_id: str) -> list[str]:
+        """Return the deliveries that the flow run sent last and whose outcome is unknown."""
         async with self.session() as session:
-            query = (
-                select(Delivery.id)
-                .where(Delivery.state == State.UNKNOWN, col(Delivery.sent_at) < since)
-                .order_by(col(Delivery.sent_at))
-            )
-            return list((await session.scalars(query.limit(500))).all())
+            query = select(Delivery.id).join(Attempt, col(Attempt.delivery_id) == Delivery.id)
+            ours = (Attempt.flow_run_id == run_id, Attempt.started_at == Delivery.sent_at)
+            found = await session.scalars(query.where(Delivery.state == State.UNKNOWN, *ours))
+            return list(found.all())
 
     async def maybe_asking(self) -> list[Delivery]:
         """Return what a person may have to settle, and what still has a question open."""

@@ -1,4 +1,4 @@
-"""What only a person can settle: which questions there are, how one is put, what an answer does."""
+"""What only a person can settle: which questions there are, their words, what an answer does."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Shown:
     """What a question shows: ids, names of accounts, times and counts; nothing of the content."""
 
     platform: str
@@ -178,21 +178,21 @@ _ASKED = {
 }
 
 
-def worded(question: Question, standing: Standing, facts: Facts) -> str:
+def worded(question: Question, standing: Standing, shown: Shown) -> str:
     """Return the question as Markdown, as an operator reads it in the Prefect UI."""
-    lines = [_ASKED[question].format(platform=facts.platform), ""]
-    lines += [f"- connection: `{facts.ref}` ({facts.platform})"]
-    if facts.account_url:
-        lines += [f"- look here: [the account's page]({facts.account_url})"]
-    lines += [f"- post: `{facts.post_id}`, delivery: `{facts.delivery_id}`"]
-    if facts.due_at:
-        lines += [f"- due: {_at(facts.due_at)}"]
-    lines += [f"- sent: {_at(one.at)}{_which(one, standing)}" for one in facts.sent]
-    lines += [f"- size: {_size(facts)}"]
+    lines = [_ASKED[question].format(platform=shown.platform), ""]
+    lines += [f"- connection: `{shown.ref}` ({shown.platform})"]
+    if shown.account_url:
+        lines += [f"- look here: [the account's page]({shown.account_url})"]
+    lines += [f"- post: `{shown.post_id}`, delivery: `{shown.delivery_id}`"]
+    if shown.due_at:
+        lines += [f"- due: {_at(shown.due_at)}"]
+    lines += [f"- sent: {_at(one.at)}{_which(one, standing)}" for one in shown.sent]
+    lines += [f"- size: {_size(shown)}"]
     if standing.there:
         lines += [f"- there already: {standing.there} of {standing.parts} parts"]
     answers = "|".join(ANSWERS[question])
-    command = f"{facts.command} {facts.post_id} --to {facts.ref} --answer {answers}"
+    command = f"{shown.command} {shown.post_id} --to {shown.ref} --answer {answers}"
     return "\n".join([*lines, "", f"The same from the command line: `{command}`"])
 
 
@@ -201,9 +201,9 @@ def _which(sent: Sent, standing: Standing) -> str:
     return f"{part}: {sent.verdict or 'no answer'}"
 
 
-def _size(facts: Facts) -> str:
-    counts = " + ".join(str(one) for one in facts.characters) or "0"
-    files = "1 file" if facts.media == 1 else f"{facts.media} files"
+def _size(shown: Shown) -> str:
+    counts = " + ".join(str(one) for one in shown.characters) or "0"
+    files = "1 file" if shown.media == 1 else f"{shown.media} files"
     return f"{counts} characters, {files}"
 
 

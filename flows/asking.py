@@ -1,0 +1,106 @@
+"""Asks an operator what only people can know: the run waits in the UI until somebody answers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from prefect import State as PrefectState
+from prefect import flow
+from prefect.flow_runs import asuspend_flow_run
+from prefect.input import RunInput
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from clickpost.asking import Answer, Question, checked
+from clickpost.delivery import State
+from clickpost.errors import Conflict, InvalidInput
+from flows import _run
+from flows._choice import DeliveryChoice
+from tasks import asking, reporting
+
+
+class Outcome(RunInput):
+    """The answer about a send of unknown outcome."""
+
+    answer: Literal["it is there", "send again", "give up"] = Field(
+        title="Answer", description="What you see at the account."
+    )
+    permalink: str | None = Field(
+        None, title="Permalink", description="Where it is, if it is there; may stay empty."
+    )
+
+
+class Late(RunInput):
+    """The answer about a delivery that is late."""
+
+    answer: Literal["publish now", "skip"] = Field(
+        title="Answer", description="Whether it still shall be published."
+    )
+
+
+class Rest(RunInput):
+    """The answer about a thread of which a part is there."""
+
+    answer: Literal["send the rest", "give up"] = Field(
+        title="Answer", description="Whether the parts that are missing shall be sent."
+    )
+
+
+_FORMS: dict[Question, type[RunInput]] = {
+    Question.OUTCOME: Outcome,
+    Question.LATE: Late,
+    Question.REST: Rest,
+}
+_SAID = {
+    "it is there": Answer.THERE,
+    "send again": Answer.AGAIN,
+    "send the rest": Answer.AGAIN,
+    "give up": Answer.GIVE_UP,
+    "publish now": Answer.PUBLISH,
+    "skip": Answer.SKIP,
+}
+
+
+@flow(
+    name="ask-operator",
+    flow_run_name="ask-operator {delivery.delivery_id}",
+    validate_parameters=True,
+)
+async def ask_operator(delivery: DeliveryChoice) -> PrefectState[Any]:
+    """Ask an operator about one delivery, wait for the answer, and do what it says.
+
+    Press Resume on the waiting run's page to answer. The command line can answer too, and so may
+    the platform in a later look: the first to settle it wins, and this run says so.
+    """
+    asked = await asking.put(delivery.delivery_id)
+    if asked is None:
+        return Completed(message="there is nothing to ask: it is settled")
+    form = _FORMS[asked.question].with_initial_data(description=asked.words)
+    given: Any = await asuspend_flow_run(wait_for_input=form, key=asked.key)
+    url = (getattr(given, "permalink", None) or "").strip() or None
+    try:
+        decision = await asking.take(asked, _SAID[given.answer], checked(url))
+    except Conflict as error:
+        return Completed(message=str(error))
+    except InvalidInput as error:  # The question is put anew by the next `reconcile-deliveries`.
+        return Failed(message=str(error))
+    return await _done(asked.seen.post_id, delivery.delivery_id, decision.sends, given.answer)
+
+
+async def _done(post_id: str, delivery_id: str, sends: bool, answer: str) -> PrefectState[Any]:
+    if sends:
+        return await _sent(post_id, delivery_id, f"{answer}: ")
+    await _run.report(post_id)
+    row = next(row for row in await reporting.rows(post_id) if row.delivery_id == delivery_id)
+    return Completed(message=f"{answer}: {row.state.value}")
+
+
+async def _sent(post_id: str, delivery_id: str, what: str) -> PrefectState[Any]:
+    """Send what the answer lets go, here and now."""
+    rows = [row for row in await reporting.rows(post_id) if row.delivery_id == delivery_id]
+    if any(row.state is State.PLANNED for row in rows):
+        await _run.prepare(post_id)
+        rows = [row for row in await reporting.rows(post_id) if row.delivery_id == delivery_id]
+    steps = await _run.side_by_side(_run.deliver(row) for row in rows)
+    await _run.report(post_id)
+    return _run.ended(steps, what)
