@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import audit, bench, connections, policy, posts, sandbox, stack
+from cli import audit, bench, connections, notify, policy, posts, sandbox, stack
 
 app = typer.Typer(
     name="clickpost",
@@ -18,6 +18,7 @@ stack.add_to(app)
 connections.add_to(app)
 posts.add_to(app)
 app.add_typer(policy.app, name="policy")
+app.add_typer(notify.app, name="notify")
 app.add_typer(audit.app, name="audit")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(bench.app, name="bench")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 from pydantic import AliasChoices, Field, SecretStr, field_validator
@@ -58,6 +59,16 @@ class Settings(BaseSettings):
     master_key_old: SecretStr | None = Field(
         None, description="The former master key, while `audit rotate-keys` wraps anew."
     )
+    smtp_host: str | None = Field(None, description="Mail server that takes our notices.")
+    smtp_port: int = Field(587, description="Its port: 587 for STARTTLS, 465 for TLS.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How the way there is kept private; `none` sends no password."
+    )
+    smtp_user: str | None = Field(None, description="Who signs in at the mail server.")
+    smtp_password: SecretStr | None = Field(None, description="With which password.")
+    smtp_from: str | None = Field(
+        None, description="The address that notices come from, e.g. clickpost@example.com."
+    )
     log_format: str = Field("console", description="`console` or `json`.")
     log_level: str = Field("INFO", description="Lowest level that is logged.")
 
@@ -71,6 +82,17 @@ class Settings(BaseSettings):
     def gateway_url(self) -> str:
         """Where the gateway is reached from outside (or on this machine)."""
         return (self.public_url or f"http://{self.host}:{self.gateway_port}").rstrip("/")
+
+    @cached_property
+    def prefect_api(self) -> str:
+        """Where Prefect's API is."""
+        url = self.prefect_api_url or f"http://{self.host}:{self.prefect_port}/api"
+        return url.rstrip("/")
+
+    @cached_property
+    def prefect_ui(self) -> str:
+        """Where Prefect's UI is."""
+        return self.prefect_api.removesuffix("/api")
 
     @cached_property
     def media_root(self) -> Path:

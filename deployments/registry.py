@@ -24,6 +24,7 @@ from flows.publish import prepare, publish, takedown
 from flows.publish_due import publish_due
 from flows.reconcile import reconcile_deliveries
 from flows.sweep import sweep_deliveries
+from flows.tell import tell
 
 POOL = "clickpost"
 
@@ -74,6 +75,14 @@ DEPLOYMENTS = (
         " operator is asked. Without a delivery it takes all of them.",
         every=timedelta(minutes=1),
         tags=("sweep",),
+    ),
+    Spec(
+        tell,
+        "flows.tell.tell",
+        "**Tell people what they have to know**: events to Prefect, and e-mail, webhooks and chat"
+        " as `clickpost notify` says. What is not taken is tried again for a day.",
+        every=timedelta(minutes=1),
+        tags=("telling",),
     ),
     Spec(
         ask_operator,

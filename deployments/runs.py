@@ -19,14 +19,12 @@ _OVER = ("CANCELLING", "CANCELLED", "COMPLETED", "FAILED", "CRASHED")
 
 def api_url(settings: Settings) -> str:
     """Return the address of Prefect's API."""
-    return (
-        settings.prefect_api_url or f"http://{settings.host}:{settings.prefect_port}/api"
-    ).rstrip("/")
+    return settings.prefect_api
 
 
 def ui_url(settings: Settings) -> str:
     """Return the address of Prefect's UI."""
-    return api_url(settings).removesuffix("/api")
+    return settings.prefect_ui
 
 
 def _client(settings: Settings) -> httpx.Client:

@@ -8,7 +8,7 @@ from prefect import State as PrefectState
 from prefect import flow
 
 from flows import _run
-from tasks import calling_off, renewing, reporting, sending
+from tasks import calling_off, renewing, reporting, sending, telling
 
 
 @flow(name="sweep-deliveries")
@@ -30,4 +30,5 @@ async def sweep_deliveries() -> PrefectState[Any]:
     steps = await _run.side_by_side(_run.deliver(row) for row in rows)
     for post_id in sorted({row.post_id for row in rows} | set(off)):
         await _run.report(post_id)
+    await telling.wake()
     return _run.swept(steps, len(lost), len(off))
