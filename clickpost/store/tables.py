@@ -230,6 +230,8 @@ class Delivery(SQLModel, table=True):
     live_at: datetime | None = _moment()
     queued_at: datetime | None = _moment()
     """Since when it waits for budget: its place in line."""
+    waits_for: str | None = None
+    """The holder of the budget that it waits for: whose line it stands in."""
     asked_at: datetime | None = _moment()
     """When an operator was asked what only people can know."""
     question_run_id: str | None = None

@@ -171,6 +171,9 @@ def upgrade() -> None:
         unique=False,
     )
     op.add_column("delivery", sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column(
+        "delivery", sa.Column("waits_for", sqlmodel.sql.sqltypes.AutoString(), nullable=True)
+    )
     op.add_column("delivery", sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column(
         "delivery", sa.Column("question_run_id", sqlmodel.sql.sqltypes.AutoString(), nullable=True)
