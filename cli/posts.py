@@ -13,6 +13,7 @@ from rich.table import Table
 from cli import _house, _postfile, _preview
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
 from cli._publishing import Follow, report_of, shown, started, tags_of
+from cli._settling import settle
 from clickpost.delivery import CANCELLABLE, State
 from clickpost.draft import PostFile
 from clickpost.errors import Conflict, InvalidInput
@@ -284,6 +285,9 @@ async def _cancelled(given: Settings, post_id: str) -> dict[str, Any]:
                 except Conflict:  # It was sent in this moment; the report says so.
                     continue
         return await report_of(store, post_id)
+
+
+app.command()(settle)
 
 
 @app.command()
