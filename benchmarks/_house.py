@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from ruamel.yaml import YAML
 
 from clickpost.draft import PostFile
 from clickpost.media import Cache
@@ -45,6 +47,30 @@ def settings() -> Iterator[Settings]:
         os.environ.update(said)
         try:
             yield Settings()
+        finally:
+            _restored(before)
+
+
+@contextmanager
+def unlimited_policies() -> Iterator[Path]:
+    """Yield a copy of the policies in which no budget ends; settings made meanwhile use it.
+
+    For benchmarks that send more in minutes than any account may in a day.
+    """
+    yaml = YAML()
+    with tempfile.TemporaryDirectory(prefix="clickpost-policies-") as folder:
+        copy = Path(folder) / "policies"
+        shutil.copytree(Settings().policies, copy)
+        for path in sorted((copy / "platforms").glob("*.yaml")):
+            policy = yaml.load(path)
+            for one in policy["budget"]:
+                one["total"] = 10**9
+            with path.open("w") as file:
+                yaml.dump(policy, file)
+        before = {"CLICKPOST_POLICIES": os.environ.get("CLICKPOST_POLICIES")}
+        os.environ["CLICKPOST_POLICIES"] = str(copy)
+        try:
+            yield copy
         finally:
             _restored(before)
 

@@ -38,6 +38,21 @@ def publish(as_json: bool = AsJson) -> None:
 
 @app.command()
 @guarded
+def chaos(
+    posts: int = typer.Option(200, min=1, help="How many posts, each to four platforms."),
+    seed: int = typer.Option(1, help="Draws the same misfortunes again."),
+    as_json: bool = AsJson,
+) -> None:
+    """Posts under kills, outages and lying platforms: what is doubled, lost, wrong or stuck counts.
+
+    Ends with 1 where anything is.
+    """
+    code = importlib.import_module("benchmarks.chaos").main(as_json=as_json, posts=posts, seed=seed)
+    raise typer.Exit(code)
+
+
+@app.command()
+@guarded
 def stack(as_json: bool = AsJson) -> None:
     """Seconds to up, and idle memory."""
     _run("stack", as_json=as_json)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psutil
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +27,12 @@ KINDS = (
     "expire_token",
     "revoke_token",
     "fail_processing",
+    "kill_before",
+    "kill_after",
 )
+#: Ends whoever asks. Only for a sandbox that was started with this variable set.
+DEADLY = ("kill_before", "kill_after")
+MAY_KILL = "SANDBOX_MAY_KILL"
 
 
 @dataclass
@@ -49,6 +58,8 @@ class Orders:
         unknown = set(said) - set(Order.__dataclass_fields__)
         if unknown or said.get("what") not in KINDS or "platform" not in said:
             raise ValueError(f"needs platform, step, what (one of {', '.join(KINDS)})")
+        if said["what"] in DEADLY and not os.environ.get(MAY_KILL):
+            raise ValueError(f"{said['what']}: needs a sandbox started with {MAY_KILL}=1")
         order = Order(**{"step": "*", **said})
         self.orders.append(order)
         return order
@@ -133,6 +144,11 @@ class Misbehave:
             case "drop_after":
                 await self._swallowed(scope, receive)
                 await drop(scope)
+            case "kill_before":
+                await kill(scope)
+            case "kill_after":
+                await self._swallowed(scope, receive)
+                await kill(scope)
             case "expire_token" | "revoke_token" as what:
                 key = "expired" if what == "expire_token" else "revoked"
                 for account in self.state.accounts[self.platform].values():
@@ -153,6 +169,16 @@ class Misbehave:
         while (message := await receive())["type"] == "http.request" and message.get("more_body"):
             continue
         await response(scope, receive, send)
+
+
+async def kill(scope: Scope) -> None:
+    """Send SIGKILL to the process at the other end of the connection, at this very moment."""
+    port = scope["client"][1]
+    for one in await asyncio.to_thread(psutil.net_connections, "tcp"):
+        if one.laddr and one.laddr.port == port and one.pid not in (None, os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(one.pid), signal.SIGKILL)
+    await drop(scope)
 
 
 async def drop(scope: Scope) -> None:

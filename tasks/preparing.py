@@ -219,7 +219,7 @@ async def _render_one(house: House, asset: Asset, jobs: list[Job], on_progress: 
         outcome = done[job.delivery.id]
         if isinstance(outcome, ContentRejected):
             job.wording = None
-            await _refuse(house, job, outcome)
+            await _refuse(house, job, ContentRejected(job.policy.title, outcome.faults))
             continue
         job.made[asset.id] = await _kept(house, asset, outcome)
         job.notes.extend(outcome.notes)

@@ -32,11 +32,11 @@ def test_a_clone_has_its_state_in_itself() -> None:
 def test_another_users_state_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     @guarded
     def command() -> None:
-        raise PermissionError(13, "Permission denied", "/home/other/.clickpost/run")
+        raise PermissionError(13, "Permission denied", "/srv/other/.clickpost/run")
 
     with pytest.raises(typer.Exit):
         command()
     said = " ".join(capsys.readouterr().err.split())
     assert "belongs to another user" in said
-    assert "/home/other/.clickpost/run" in said
+    assert "/srv/other/.clickpost/run" in said
     assert "CLICKPOST_HOME=FOLDER" in said
