@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from clickpost.policy.shape import Closed
+from clickpost.recurrence import Repeat
 
 Fit = Literal["refuse", "shorten", "thread"]
 MediaFit = Literal["choose", "refuse"]
@@ -53,9 +54,16 @@ class PostFile(Closed):
     title: str = Field("", description="The title, for platforms that have one.")
     media: list[MediaItem] = Field(default_factory=list, description="Files, in their order.")
     to: list[str] = Field(default_factory=list, description="Targets: PLATFORM/NAME.")
-    at: datetime | None = Field(None, description="When it is due, with its offset or `zone`.")
+    at: datetime | Literal["next-slot"] | None = Field(
+        None,
+        description="When it is due, with its offset or `zone`; `next-slot`: at each account's next"
+        " free slot.",
+    )
     zone: str | None = Field(None, description="IANA zone of `at` where that has no offset.")
     late: Late = Field("publish", description="What happens when it became late.")
+    repeat: Repeat | None = Field(
+        None, description="When it comes again: each time is a post of its own."
+    )
     tags: list[str] = Field(default_factory=list, description="Hashtags or tags, without `#`.")
     fit: Fit = Field("refuse", description="What happens to a text that is too long.")
     media_fit: MediaFit = Field(

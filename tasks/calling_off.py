@@ -95,7 +95,7 @@ async def stop(delivery_id: str) -> State | None:
 
 async def _stopped(house: House, delivery: Delivery) -> State:
     end = publishing.called_off(len(delivery.receipts or []))
-    run_id = (await house.store.post(delivery.post_id)).flow_run_id
+    run_id = delivery.flow_run_id or (await house.store.post(delivery.post_id)).flow_run_id
     await house.store.move(
         delivery.id,
         delivery.state,

@@ -58,7 +58,7 @@ def _look_at(folder: Path, file: str, alt: str) -> Looked:
 
 def moment(post: PostFile) -> datetime | None:
     """Return when the post is due, aware; raise InvalidInput for a time without a zone."""
-    if post.at is None:
+    if post.at is None or isinstance(post.at, str):
         return None
     if post.at.tzinfo is not None:
         return post.at.astimezone(UTC)

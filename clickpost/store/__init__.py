@@ -10,6 +10,7 @@ from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.posts import Created, NewPost, Posts
+from clickpost.store.slots import QueueSlots
 from clickpost.store.unknowns import Unknowns
 from clickpost.store.vault import Vault
 
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 
-class Store(Approvals, Posts, Assets, Unknowns, Deliveries, Notices, Ledger):
+class Store(Approvals, QueueSlots, Posts, Assets, Unknowns, Deliveries, Notices, Ledger):
     """All that is kept, for one process."""
 
     @classmethod

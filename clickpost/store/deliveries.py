@@ -383,7 +383,7 @@ class Deliveries(Base):
     async def stoppable_lines(self, run_ids: Sequence[str]) -> list[DeliveryLine]:
         """Return what the flow runs `run_ids` were to send and what can still be called off."""
         stoppable = col(Delivery.state).in_(STOPPABLE)
-        return await self._lines(_LINE.where(col(Post.flow_run_id).in_(run_ids), stoppable))
+        return await self._lines(_LINE.where(_RUN.in_(run_ids), stoppable))
 
     async def held_lines(self, ref: str) -> list[DeliveryLine]:
         """Return what is held on the connection PLATFORM/NAME."""
@@ -435,8 +435,11 @@ class Deliveries(Base):
         return {row[0]: row[1] for row in (await session.execute(query)).all()}
 
 
+#: The run of its own moment, else that of its post.
+_RUN: Any = func.coalesce(col(Delivery.flow_run_id), col(Post.flow_run_id))
+
 _LINE: Any = (
-    select(Delivery, col(Connection.platform), col(Connection.name), col(Post.flow_run_id))
+    select(Delivery, col(Connection.platform), col(Connection.name), _RUN)
     .join(Connection, col(Connection.id) == col(Delivery.connection_id))
     .join(Post, col(Post.id) == col(Delivery.post_id))
     .order_by(col(Connection.platform), col(Connection.name))

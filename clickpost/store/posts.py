@@ -4,61 +4,95 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import func, or_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 
 from clickpost import ids
 from clickpost.delivery import State
 from clickpost.draft import Enclosed, PostFile
-from clickpost.errors import InvalidInput
+from clickpost.errors import Conflict, InvalidInput
+from clickpost.repeats import Guard, Said
+from clickpost.store import slots
 from clickpost.store._base import Base, append, now
 from clickpost.store.connections import Connections
-from clickpost.store.tables import Delivery, Post, Variant
+from clickpost.store.tables import Connection, Delivery, Post, Series, Variant
+
+#: What stands so is not said and will not be: the same may be said again.
+_UNSAID = (State.CANCELLED, State.FAILED, State.MISSED, State.DRAFTED, State.REMOVED)
 
 
 @dataclass(frozen=True)
 class NewPost:
-    """A post as it comes in."""
+    """A post as it comes in.
+
+    `next_slot`: each connection gets its own next free slot, whatever `due_at` says. `guards` are
+    by connection id; `again` says that whoever publishes knows of the repetition.
+    """
 
     post: PostFile
     media: tuple[Enclosed, ...]
     connection_ids: tuple[str, ...]
     due_at: datetime | None = None
     draft: bool = False
+    next_slot: bool = False
+    series_id: str | None = None
+    guards: Mapping[str, Guard] = field(default_factory=dict)
+    again: bool = False
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Return what is stored of its words and files."""
+        return {
+            "post": self.post.model_dump(mode="json"),
+            "media": [item.model_dump(mode="json") for item in self.media],
+        }
+
+    @property
+    def content_hash(self) -> str:
+        """Return the digest of all that its author asked for."""
+        canonical = json.dumps(self.body, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Created:
-    """The stored post; `existing` where its client key was known."""
+    """The stored post; `existing` where its client key was known.
+
+    `repeats` is what says the same to the same accounts.
+    """
 
     post_id: str
     existing: bool
+    repeats: tuple[Said, ...] = ()
 
 
 class Posts(Connections, Base):
     """Posts."""
 
     async def create_post(self, new: NewPost) -> Created:
-        """Store the post, its variants and deliveries in one transaction."""
+        """Store the post, its variants and deliveries in one transaction.
+
+        The same client key again is the same post. Raises InvalidInput where that post asks for
+        something else, where an account has no free slot, or where its policy blocks saying the
+        same again; Conflict where the post's series goes on no more.
+        """
         workspace, moment = await self.workspace_id(), now()
-        body = {
-            "post": new.post.model_dump(mode="json"),
-            "media": [item.model_dump(mode="json") for item in new.media],
-        }
-        canonical = json.dumps(body, sort_keys=True, ensure_ascii=False)
         values = {
             "id": ids.new("post"),
             "workspace_id": workspace,
             "client_key": new.post.key,
-            "body": body,
-            "content_hash": hashlib.sha256(canonical.encode()).hexdigest(),
+            "body": new.body,
+            "content_hash": new.content_hash,
             "draft": new.draft,
             "due_at": new.due_at,
             "late": new.post.late,
+            "series_id": new.series_id,
             "created_at": moment,
         }
         async with self.transaction() as session:
@@ -66,19 +100,20 @@ class Posts(Connections, Base):
                 insert(Post).values(values).on_conflict_do_nothing().returning(Post.id)  # type: ignore[call-overload]
             )
             if made is None:
-                known = select(Post.id).where(
-                    Post.workspace_id == workspace, Post.client_key == new.post.key
-                )
-                return Created(str((await session.scalars(known)).one()), existing=True)
-            session.add_all(
-                Variant(id=ids.new("var"), post_id=made, target=name, body=variant.model_dump())
-                for name, variant in new.post.variants.items()
-            )
-            session.add_all(_delivery(made, one, new, moment) for one in new.connection_ids)
+                return await _existing(session, workspace, new)
+            if new.series_id is not None:
+                await _goes_on(session, new.series_id)
+            due = await due_of(session, new)
+            repeats = await repeated(session, new, due, made)
+            await write_variants(session, made, new.post)
+            if new.next_slot:
+                change = update(Post).where(col(Post.id) == made)
+                await session.execute(change.values(due_at=min(due.values())))  # type: ignore[type-var]
+            session.add_all(new_delivery(made, one, new, due[one]) for one in new.connection_ids)
             await session.flush()
             facts = {"deliveries": len(new.connection_ids), "content": values["content_hash"]}
             await append(session, "post.created", made, facts)
-        return Created(made, existing=False)
+        return Created(made, existing=False, repeats=repeats)
 
     async def post(self, post_id: str) -> Post:
         """Return one post; raise InvalidInput where there is none."""
@@ -94,10 +129,23 @@ class Posts(Connections, Base):
             query = select(Post).order_by(col(Post.created_at).desc()).limit(limit)
             return list((await session.scalars(query)).all())
 
-    async def set_flow_run(self, post_id: str, flow_run_id: str) -> None:
-        """Remember which run works on the post."""
+    async def set_flow_run(
+        self, post_id: str, flow_run_id: str, due_at: datetime | None = None
+    ) -> None:
+        """Remember which run works on the post; on those deliveries only that are due at `due_at`.
+
+        Without it, the run takes all that is not due later.
+        """
+        theirs = (
+            col(Delivery.due_at) == due_at
+            if due_at is not None
+            else or_(col(Delivery.due_at).is_(None), col(Delivery.due_at) <= now())
+        )
         async with self.session() as session:
-            change = update(Post).where(col(Post.id) == post_id)
+            await session.execute(
+                update(Post).where(col(Post.id) == post_id).values(flow_run_id=flow_run_id)
+            )
+            change = update(Delivery).where(col(Delivery.post_id) == post_id, theirs)
             await session.execute(change.values(flow_run_id=flow_run_id))
 
     async def set_progress(self, post_id: str, share: float | None) -> None:
@@ -107,14 +155,104 @@ class Posts(Connections, Base):
             await session.execute(change.values(progress=share))
 
 
-def _delivery(post_id: str, connection_id: str, new: NewPost, moment: datetime) -> Delivery:
+async def _existing(session: Any, workspace: str, new: NewPost) -> Created:
+    """Return the post that has the client key already; it has to be the same one."""
+    query = select(Post).where(Post.workspace_id == workspace, Post.client_key == new.post.key)
+    known: Post = (await session.scalars(query)).one()
+    if PostFile.model_validate(known.body["post"]) != new.post or _files(known.body) != new.media:
+        raise InvalidInput(
+            f"key {new.post.key}: it is that of {known.id}, which says something else. Use another"
+            f" key for another post, or change that one: clickpost posts edit {known.id} FILE"
+        )
+    return Created(known.id, existing=True)
+
+
+def _files(body: Mapping[str, Any]) -> tuple[Enclosed, ...]:
+    return tuple(Enclosed.model_validate(item) for item in body["media"])
+
+
+async def _goes_on(session: Any, series_id: str) -> None:
+    """Hold the series as it is until the post is stored; raise Conflict where it is over."""
+    query = select(Series.status).where(Series.id == series_id).with_for_update(read=True)
+    status = await session.scalar(query)
+    if status != "active":
+        raise Conflict(f"{series_id} is {status}")
+
+
+async def due_of(session: Any, new: NewPost) -> dict[str, datetime | None]:
+    """Return by connection when the post is due there, taking slots where it wants them."""
+    if not new.next_slot:
+        return dict.fromkeys(new.connection_ids, new.due_at)
+    return dict(await slots.taken(session, new.connection_ids))
+
+
+async def repeated(
+    session: Any, new: NewPost, due: Mapping[str, datetime | None], post_id: str
+) -> tuple[Said, ...]:
+    """Return what else says the same to the same accounts; raise InvalidInput where that is barred.
+
+    Posts of one series may: saying it again is what they are for.
+    """
+    if new.again or new.draft or new.series_id is not None:
+        return ()
+    blocking = [one for one, guard in new.guards.items() if guard.blocks]
+    await slots.locked(session, blocking)  # Of two at once, the second sees the first.
+    found = [
+        said
+        for one, guard in new.guards.items()
+        for said in await _said(session, one, guard, due[one] or now(), post_id)
+    ]
+    if barred := [said for said in found if said.blocks]:
+        raise InvalidInput(
+            f"{'; '.join(map(str, barred))}, and the platform's policy blocks saying it again."
+            " Publish it nevertheless with --again"
+        )
+    return tuple(found)
+
+
+async def _said(
+    session: Any, connection_id: str, guard: Guard, at: datetime, post_id: str
+) -> list[Said]:
+    when = func.coalesce(Delivery.live_at, Delivery.due_at, Delivery.created_at)
+    query = (
+        select(Delivery, Connection, when)
+        .join(Connection, col(Connection.id) == col(Delivery.connection_id))
+        .where(
+            Delivery.connection_id == connection_id,
+            Delivery.fingerprint == guard.fingerprint,
+            col(Delivery.state).not_in(_UNSAID),
+            Delivery.post_id != post_id,
+            when > at - guard.window,
+            when < at + guard.window,
+        )
+        .order_by(when)
+    )
+    rows = (await session.execute(query)).all()
+    return [Said(row[1].ref, row[0].post_id, row[2], guard.blocks) for row in rows]
+
+
+async def write_variants(session: Any, post_id: str, post: PostFile) -> None:
+    """Store what the post says otherwise for one platform or one account."""
+    session.add_all(
+        Variant(id=ids.new("var"), post_id=post_id, target=name, body=variant.model_dump())
+        for name, variant in post.variants.items()
+    )
+
+
+def new_delivery(
+    post_id: str, connection_id: str, new: NewPost, due_at: datetime | None
+) -> Delivery:
+    """Return a delivery at its beginning."""
+    moment = now()
+    guard = new.guards.get(connection_id)
     return Delivery(
         id=ids.new("dlv"),
         post_id=post_id,
         connection_id=connection_id,
         state=State.DRAFTED if new.draft else State.PLANNED,
         key=ids.new("key"),
-        due_at=new.due_at,
+        fingerprint=guard.fingerprint if guard else None,
+        due_at=due_at,
         created_at=moment,
         updated_at=moment,
     )
