@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -135,6 +136,18 @@ class Absence(StrEnum):
 
 
 @dataclass(frozen=True)
+class Presence:
+    """A post that is there; `digest` tells its text from another, None where none is returned."""
+
+    digest: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Presence:
+        """Return the presence of a post whose text reads so."""
+        return cls(hashlib.sha256(text.encode()).hexdigest())
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Secrets as they stand after a sign-in or a refresh; only changed keys, never empty ones."""
 
@@ -202,6 +215,16 @@ class Finds(Protocol):
 
 
 @runtime_checkable
+class Checks(Protocol):
+    """Looks whether a post that was live is still there: `NOT_THERE` only on the platform's word.
+
+    Trouble of any kind raises, or is `CANNOT_TELL`.
+    """
+
+    async def check(self, receipt: Receipt) -> Presence | Absence: ...
+
+
+@runtime_checkable
 class Deletes(Protocol):
     """Takes a post down; a post that is already gone is no error."""
 
@@ -237,6 +260,7 @@ CAPABILITIES: dict[str, type] = {
     "publish": Publishes,
     "resume": Resumes,
     "find": Finds,
+    "check": Checks,
     "delete": Deletes,
     "refresh": Refreshes,
     "revoke": Revokes,

@@ -29,6 +29,7 @@ from clickpost.contract import (
     MediaFile,
     Message,
     Prepared,
+    Presence,
     Receipt,
     Sought,
     Tokens,
@@ -182,6 +183,18 @@ class Connector:
             return await self._call("GET", name, step="find", params=query)
         except (TokenExpired, Reauthorize):
             return await self._call("GET", name, step="find", token=None, params=query)
+
+    async def check(self, receipt: Receipt) -> Presence | Absence:
+        """Read the record on the account's server, whose word is proof either way."""
+        try:
+            answer = await self._record(rkey_of(receipt))
+        except (NotFound, PlatformRejected) as error:
+            absent = error.code == "RecordNotFound"
+            return Absence.NOT_THERE if absent else Absence.CANNOT_TELL
+        record = answer.get("value")
+        if not isinstance(record, Mapping):
+            return Absence.CANNOT_TELL
+        return Presence.of(str(record.get("text") or ""))
 
     async def delete(self, receipt: Receipt) -> None:
         """Delete the record; one that is gone already is fine."""

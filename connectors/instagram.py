@@ -30,6 +30,7 @@ from clickpost.contract import (
     MediaFile,
     Message,
     Prepared,
+    Presence,
     Quota,
     Receipt,
     Sought,
@@ -155,6 +156,17 @@ class Connector:
             case _:
                 return Absence.CANNOT_TELL
 
+    async def check(self, receipt: Receipt) -> Presence | Absence:
+        """Read the post; Graph hides what the token may not see, so it has to see the account."""
+        try:
+            answer = await self._get(receipt.remote_id, fields="id,caption", step="check")
+        except NotFound:
+            await self._sees_itself("check")
+            return Absence.NOT_THERE
+        if str(answer.get("id")) != receipt.remote_id:
+            return Absence.CANNOT_TELL
+        return Presence.of(str(answer.get("caption") or ""))
+
     async def delete(self, receipt: Receipt) -> None:
         """Delete the post; only Facebook Login offers it.
 
@@ -170,11 +182,11 @@ class Connector:
             url = f"{self._root()}/{receipt.remote_id}"
             await self._send("DELETE", url, step="delete", params={"access_token": self._token()})
         except NotFound:
-            await self._sees_itself()
+            await self._sees_itself("delete")
 
-    async def _sees_itself(self) -> None:
+    async def _sees_itself(self, step: str) -> None:
         try:
-            await self._get(self._id(), fields="id", step="delete")
+            await self._get(self._id(), fields="id", step=step)
         except NotFound:
             raise Reauthorize("the token does not see its account any more") from None
 

@@ -27,6 +27,7 @@ from clickpost.contract import (
     MediaFile,
     Message,
     Prepared,
+    Presence,
     Receipt,
     Sought,
 )
@@ -137,6 +138,23 @@ class Connector:
                 proof = not doubt and look.is_complete(visibility_of(sought), ended=not fresh)
                 return Absence.NOT_THERE if proof else Absence.CANNOT_TELL
         return Absence.CANNOT_TELL
+
+    async def check(self, receipt: Receipt) -> Presence | Absence:
+        """Read the status; that it is not there counts where the server still knows us.
+
+        Other servers and what stands before them answer 404 too, also to a token that ended.
+        """
+        path = f"/api/v1/statuses/{quote(receipt.remote_id, safe='')}"
+        try:
+            status = await self._json("GET", path, step="check")
+        except NotFound:
+            who = await self._json("GET", "/api/v1/accounts/verify_credentials", step="check")
+            ours = str(who.get("id")) == self._remote_id()
+            return Absence.NOT_THERE if ours else Absence.CANNOT_TELL
+        if str(status.get("id")) != receipt.remote_id:
+            return Absence.CANNOT_TELL
+        # The words alone: servers rewrite links, and a rewrite is no edit.
+        return Presence.of(tellings(status)[0].words)
 
     async def delete(self, receipt: Receipt) -> None:
         """Delete the status; one that is gone already is fine.

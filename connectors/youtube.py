@@ -25,6 +25,7 @@ from clickpost.contract import (
     Message,
     Pending,
     Prepared,
+    Presence,
     Receipt,
     Sought,
     Tokens,
@@ -205,6 +206,23 @@ class Connector:
         if arrived(response) >= state["size"]:  # A video may be about to exist: look again.
             raise Transient("PUT upload session has every byte and names no video yet")
         return Absence.NOT_THERE
+
+    async def check(self, receipt: Receipt) -> Presence | Absence:
+        """Ask for the video (1 unit); that it is not listed counts for the channel it was put on.
+
+        A video that YouTube itself took away may still be listed, with a status that says so.
+        """
+        query = {"part": "snippet,status", "id": receipt.remote_id}
+        items = (await self._get("videos", "check", query)).get("items")
+        if not isinstance(items, list):
+            return Absence.CANNOT_TELL
+        if not items:
+            ours = (await self._channel("check")).get("id") == self.account.remote_id
+            return Absence.NOT_THERE if ours else Absence.CANNOT_TELL
+        if stage_of(items[0])[0] in ("deleted", "rejected"):
+            return Absence.NOT_THERE
+        snippet = items[0].get("snippet") or {}
+        return Presence.of(f"{snippet.get('title')}\n{snippet.get('description')}")
 
     async def delete(self, receipt: Receipt) -> None:
         """Delete the video; one that is gone already is fine."""

@@ -82,6 +82,7 @@ class Control:
             Route("/control/misbehave", self.misbehave, methods=["GET", "POST", "DELETE"]),
             Route("/control/settings", self.settings, methods=["POST"]),
             Route("/control/posts", self.posts),
+            Route("/control/posts", self.changed, methods=["POST"]),
             Route("/control/requests", self.requests),
             Route("/control/reset", self.reset, methods=["POST"]),
         ]
@@ -136,6 +137,20 @@ class Control:
         if account := query.get("account"):
             rows = [row for row in rows if row["account"] == account]
         return JSONResponse(rows)
+
+    async def changed(self, request: Request) -> Response:
+        """Delete a post, or give it another `text`, as its owner does in the platform's own app."""
+        said = await request.json()
+        post = self.state.posts.get(f"{said.get('platform')}/{said.get('id')}")
+        if post is None:
+            return JSONResponse({"error": "needs platform and id of a post"}, 404)
+        if "text" in said:
+            post["text"] = said["text"]
+            if "record" in post:
+                post["record"] = {**post["record"], "text": said["text"]}
+        post["deleted"] = bool(said.get("deleted", post["deleted"]))
+        self.state.touch()
+        return JSONResponse(post)
 
     async def requests(self, request: Request) -> Response:
         """Return the newest requests: method, path, status; no bodies, no headers."""

@@ -11,7 +11,17 @@ from typing import Any
 
 import httpx
 
-from clickpost.contract import Account, Identity, Message, Prepared, Receipt, Sought, Tokens
+from clickpost.contract import (
+    Absence,
+    Account,
+    Identity,
+    Message,
+    Prepared,
+    Presence,
+    Receipt,
+    Sought,
+    Tokens,
+)
 from clickpost.errors import PlatformRejected, Reauthorize, Transient
 from clickpost.policy.shape import PlatformPolicy
 from connectors._api import Api
@@ -32,6 +42,8 @@ BREAKS: Mapping[str, str] = {
     "an_ended_token_is_told_from_a_revoked_one": "try again",
     "a_revoked_token_is_for_the_owner_or_for_a_refresh": "try again",
     "a_refresh_that_loses_its_answer_disconnects_nobody": "connect the account again",
+    "only_what_vanished_is_absent": "takes trouble for absence",
+    "another_text_is_noticed_and_the_same_is_not": "does not see the change",
     "deleting_twice_is_fine": "404",
     "preparing_again_from_what_is_known_uploads_nothing_twice": "uploaded again",
     "content_that_the_platform_refuses_is_for_the_writer": "tells the content",
@@ -43,7 +55,7 @@ BREAKS: Mapping[str, str] = {
 
 def policy_of(honest: PlatformPolicy) -> PlatformPolicy:
     """Return a policy that claims more than the connector can do."""
-    claimed = ["whoami", "prepare", "publish", "find", "delete", "refresh", "quota"]
+    claimed = ["whoami", "prepare", "publish", "find", "check", "delete", "refresh", "quota"]
     return honest.model_copy(update={"capabilities": claimed})
 
 
@@ -102,6 +114,14 @@ class Connector:
         """Take the newest post for ours."""
         path = f"/api/v1/accounts/{self.account.remote_id}/statuses"
         return Receipt(remote_id=(await self._call("GET", path)).json()[0]["id"])
+
+    async def check(self, receipt: Receipt) -> Presence | Absence:
+        """Take whatever goes wrong for a post that is gone, and any answer for the same post."""
+        try:
+            await self._call("GET", f"/api/v1/statuses/{receipt.remote_id}")
+        except Transient:
+            return Absence.NOT_THERE
+        return Presence()
 
     async def delete(self, receipt: Receipt) -> None:
         """Take `gone` for a failure."""

@@ -25,6 +25,7 @@ from clickpost.contract import (
     Message,
     Pending,
     Prepared,
+    Presence,
     Receipt,
     Sought,
 )
@@ -87,6 +88,11 @@ class Stage:
     async def posts(self) -> list[dict[str, Any]]:
         """Return the platform's own record of posts."""
         return await self._told("posts")
+
+    async def changed(self, **what: Any) -> None:
+        """Let the account's owner change the one post in the platform's own app."""
+        said = {"platform": self.platform, "id": (await self.posts())[0]["id"], **what}
+        (await self.http.post(f"{self.base}/control/posts", json=said)).raise_for_status()
 
     async def requests(self) -> list[dict[str, Any]]:
         """Return the requests that the platform saw."""
@@ -242,6 +248,45 @@ async def a_refresh_that_loses_its_answer_disconnects_nobody(stage: Stage) -> No
     with pytest.raises(Transient):
         await made.refresh()
     assert all((await made.refresh()).secrets.values())
+
+
+@promise
+async def only_what_vanished_is_absent(stage: Stage) -> None:
+    if "check" not in stage.policy.capabilities:
+        pytest.skip("it cannot look")
+    made, ready = await stage.ready()
+    receipt = await settled(made, await made.publish(ready, KEY))
+    assert isinstance(await made.check(receipt), Presence), "does not see it"
+    for trouble in ("server_error", "rate_limit", "drop_before", "drop_after", "garbage"):
+        await stage.order(trouble, step="*")
+        assert await _checked(made, receipt) is not Absence.NOT_THERE, "takes trouble for absence"
+        await stage.http.delete(f"{stage.base}/control/misbehave")
+    await stage.changed(deleted=True)
+    assert await made.check(receipt) is Absence.NOT_THERE, "does not miss it"
+    for trouble in ("expire_token", "revoke_token"):
+        await stage.order(trouble, step="*")
+        if stage.platform != "bluesky":  # There anybody may read, also without a session.
+            assert await _checked(made, receipt) is not Absence.NOT_THERE, "a dead token sees it"
+        await stage.http.delete(f"{stage.base}/control/misbehave")
+
+
+async def _checked(made: Any, receipt: Receipt) -> Presence | Absence | None:
+    with suppress(PlatformError):
+        seen: Presence | Absence = await made.check(receipt)
+        return seen
+    return None
+
+
+@promise
+async def another_text_is_noticed_and_the_same_is_not(stage: Stage) -> None:
+    if "check" not in stage.policy.capabilities:
+        pytest.skip("it cannot look")
+    made, ready = await stage.ready()
+    receipt = await settled(made, await made.publish(ready, KEY))
+    first = await made.check(receipt)
+    assert await made.check(receipt) == first, "sees a change where there is none"
+    await stage.changed(text="Other words")
+    assert await made.check(receipt) != first, "does not see the change"
 
 
 @promise
