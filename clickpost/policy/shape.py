@@ -229,6 +229,15 @@ class Budget(Sourced):
     window: LastingSpan = Field(description="In how long, e.g. 3 h.")
 
 
+class RepeatGuard(Sourced):
+    """What happens to a post that says to an account what it got lately."""
+
+    window: LastingSpan = Field(description="So long the same counts as said again, e.g. 24 h.")
+    mode: Literal["warn", "block"] = Field(
+        description="`warn`: whoever publishes is told; `block`: it needs an explicit `--again`."
+    )
+
+
 class TokenRules(Sourced):
     """How long access tokens last that have to be renewed before they end."""
 
@@ -344,6 +353,10 @@ class PlatformPolicy(Facts):
     thread: ThreadRules = Field(description="Whether posts can answer one another.")
     budget: list[Budget] = Field(description="How much may be sent.")
     cost: Annotated[str, Field(description="What a post costs, in words.")] = "free"
+    repeat_guard: RepeatGuard | None = Field(
+        None,
+        description="What happens to a post that was sent lately; null: a warning, within 24 h.",
+    )
     tokens: TokenRules | None = Field(
         None, description="How tokens are renewed ahead of their end, where they have to be."
     )
