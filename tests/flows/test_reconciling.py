@@ -1,0 +1,366 @@
+"""A lost outcome ends in the right state: by a look, or by the first answer of a person."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from clickpost.asking import Answer, Question
+from clickpost.contract import Absence, Finds, Receipt
+from clickpost.delivery import State
+from clickpost.draft import PostFile
+from clickpost.errors import Conflict, InvalidInput, Reauthorize, TokenExpired, Transient
+from clickpost.media import Cache
+from clickpost.policy.load import load_platforms
+from clickpost.settings import Settings
+from clickpost.store import Started, Store
+from connectors._api import client
+from connectors.mastodon import Connector as Mastodon
+from sandbox.testing import serve
+from tasks import _wiring, answering, asking, connecting, intake, preparing, reconciling, sending
+from tasks._wiring import House
+
+
+class Desk:
+    """A house with a sandbox of its own, without Prefect."""
+
+    def __init__(self, house: House, sandbox: str) -> None:
+        self.house, self.store, self.sandbox = house, house.store, sandbox
+
+    async def connect(self, platform: str) -> None:
+        rows = (await self.house.client.get(f"{self.sandbox}/control/accounts")).json()
+        row = next(one for one in rows if one["platform"] == platform)
+        options = row["options"]
+        wish = connecting.Wish(platform, "studio", row["credentials"], row["api_base"], options)
+        policy = load_platforms(self.house.settings.policies)[platform]
+        await connecting.connect(self.store, self.house.client, policy, wish)
+
+    async def order(self, platform: str, what: str, step: str = "*", **more: Any) -> None:
+        said = {"platform": platform, "what": what, "step": step, **more}
+        done = await self.house.client.post(f"{self.sandbox}/control/misbehave", json=said)
+        done.raise_for_status()
+
+    async def calm(self) -> None:
+        await self.house.client.delete(f"{self.sandbox}/control/misbehave")
+
+    async def there(self, text: str) -> int:
+        rows = (await self.house.client.get(f"{self.sandbox}/control/posts")).json()
+        return sum(row["text"].startswith(text) for row in rows)
+
+    async def post(self, platform: str, text: str, **more: Any) -> str:
+        """Take a post in, prepare it, and return its delivery's id."""
+        post = PostFile(text=text, to=[f"{platform}/studio"], **more)
+        to = await intake.targets(self.store, post.to)
+        looked = await intake.look(post, Path())
+        made = await intake.take_in(self.store, self.house.cache, post, looked, to)
+        await preparing.compose(made.post_id)
+        return (await self.store.deliveries_of(made.post_id))[0].id
+
+    async def state(self, delivery_id: str) -> State:
+        return (await self.store.delivery(delivery_id)).state
+
+    async def aged(self, delivery_id: str, by: timedelta = timedelta(minutes=2)) -> None:
+        """Let the send be longer ago, past the platform's settle time."""
+        async with self.store.engine.begin() as db:
+            for table, column in (("delivery", "sent_at"), ("attempt", "started_at")):
+                where = "id" if table == "delivery" else "delivery_id"
+                await db.exec_driver_sql(
+                    f"UPDATE {table} SET {column} = {column} - %s WHERE {where} = %s",
+                    (by, delivery_id),
+                )
+
+    async def unknown(self, platform: str, what: str, text: str, **more: Any) -> str:
+        """Send a post whose outcome gets lost, long enough ago to look for it."""
+        step = {"bluesky": "put_record", "mastodon": "status"}[platform]
+        delivery_id = await self.post(platform, text, **more)
+        await self.order(platform, what, step)
+        assert (await sending.send(delivery_id)).state is State.UNKNOWN
+        await self.calm()
+        await self.aged(delivery_id)
+        return delivery_id
+
+
+@pytest_asyncio.fixture
+async def desk(
+    store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Desk]:
+    made = House(settings, store, store.vault, client(), Cache(tmp_path), "test")
+
+    async def here() -> House:
+        return made
+
+    monkeypatch.setattr(_wiring, "house", here)
+    with serve(tmp_path / "sandbox") as base:
+        desk = Desk(made, base)
+        for platform in ("bluesky", "mastodon"):
+            await desk.connect(platform)
+        yield desk
+    await made.client.aclose()
+
+
+def fresh() -> str:
+    return uuid.uuid4().hex
+
+
+@pytest.mark.parametrize("platform", ["bluesky", "mastodon"])
+async def test_what_is_there_is_adopted_with_its_permalink(desk: Desk, platform: str) -> None:
+    text = fresh()
+    delivery_id = await desk.unknown(platform, "drop_after", text)
+    assert (await reconciling.reconcile(delivery_id)).state is State.LIVE
+    row = await desk.store.delivery(delivery_id)
+    assert row.remote_id
+    assert row.url
+    assert await desk.there(text) == 1
+
+
+@pytest.mark.parametrize("platform", ["bluesky", "mastodon"])
+async def test_what_is_not_there_is_sent_once_more(desk: Desk, platform: str) -> None:
+    text = fresh()
+    delivery_id = await desk.unknown(platform, "drop_before", text)
+    assert await desk.there(text) == 0
+    assert (await reconciling.reconcile(delivery_id)).state is State.READY
+    assert (await sending.send(delivery_id)).state is State.LIVE
+    assert await desk.there(text) == 1
+
+
+async def test_an_absence_before_the_settle_time_proves_nothing(desk: Desk) -> None:
+    delivery_id = await desk.post("mastodon", fresh())
+    await desk.order("mastodon", "drop_before", "status")
+    assert (await sending.send(delivery_id)).state is State.UNKNOWN
+    step = await reconciling.reconcile(delivery_id)
+    assert step.state is State.UNKNOWN
+    assert 5 < step.wait <= 10  # The policy says 10 s.
+
+
+async def test_an_old_look_does_not_let_a_post_go_that_was_sent_again_since(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look starts, a second one is faster, and what it lets go is lost and there."""
+    text = fresh()
+    delivery_id = await desk.unknown("mastodon", "drop_before", text)
+    looked, go_on = asyncio.Event(), asyncio.Event()
+    find = Mastodon.find
+
+    async def slow(self: Mastodon, sought: Any) -> Any:
+        found = await find(self, sought)
+        looked.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(Mastodon, "find", slow)
+    first = asyncio.create_task(reconciling.reconcile(delivery_id))
+    await looked.wait()
+    monkeypatch.setattr(Mastodon, "find", find)
+    assert (await reconciling.reconcile(delivery_id)).state is State.READY
+    await desk.order("mastodon", "drop_after", "status")
+    assert (await sending.send(delivery_id)).state is State.UNKNOWN
+    go_on.set()
+    assert (await first).state is State.UNKNOWN
+    await desk.aged(delivery_id)
+    assert (await reconciling.reconcile(delivery_id)).state is State.LIVE
+    assert await desk.there(text) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "who", "status"),
+    [
+        (None, State.LIVE, None, "active"),
+        (Transient("POST /token never left"), State.UNKNOWN, "nobody yet", "active"),
+        (Reauthorize("the grant is gone"), State.UNKNOWN, "the account's owner", "paused"),
+    ],
+)
+async def test_a_token_that_ends_while_looking_is_renewed_and_a_blip_disconnects_nobody(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception | None,
+    state: State,
+    who: str | None,
+    status: str,
+) -> None:
+    text = fresh()
+    delivery_id = await desk.unknown("mastodon", "drop_after", text)
+    find, renewed = Mastodon.find, []
+
+    async def ended(self: Mastodon, sought: Any) -> Any:
+        if not renewed:
+            raise TokenExpired("GET statuses: 401")
+        return await find(self, sought)
+
+    async def refresh(*_: Any) -> None:
+        renewed.append(1)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(Mastodon, "find", ended)
+    monkeypatch.setattr(reconciling.renewing, "refresh", refresh)
+    assert (await reconciling.reconcile(delivery_id)).state is state
+    row = await desk.store.delivery(delivery_id)
+    assert (row.state, row.who_acts, len(renewed)) == (state, who, 1)
+    assert (await desk.store.connection("mastodon/studio")).status == status
+    assert await desk.there(text) == 1
+
+
+async def test_a_grant_that_is_gone_leaves_the_outcome_unknown_for_the_owner(desk: Desk) -> None:
+    text = fresh()
+    delivery_id = await desk.unknown("mastodon", "drop_after", text)
+    await desk.order("mastodon", "revoke_token", "*")
+    step = await reconciling.reconcile(delivery_id)
+    assert (step.state, step.parked) == (State.UNKNOWN, True)
+    row = await desk.store.delivery(delivery_id)
+    assert row.who_acts == "the account's owner"
+    assert "no leave to look" in str(row.reason)
+    assert (await desk.store.connection("mastodon/studio")).status == "paused"
+    await desk.calm()
+    await desk.connect("mastodon")
+    assert (await reconciling.reconcile(delivery_id)).state is State.LIVE
+    assert await desk.there(text) == 1
+
+
+async def test_a_rate_limit_while_looking_is_waited_out(desk: Desk) -> None:
+    text = fresh()
+    delivery_id = await desk.unknown("mastodon", "drop_after", text)
+    await desk.order("mastodon", "rate_limit", "*")
+    step = await reconciling.reconcile(delivery_id)
+    assert step.state is State.UNKNOWN
+    assert step.wait > 0
+    assert not step.parked
+    assert (await reconciling.reconcile(delivery_id)).state is State.LIVE
+
+
+async def test_a_platform_that_never_answers_a_look_becomes_a_question_and_looks_go_on(
+    desk: Desk,
+) -> None:
+    text = fresh()
+    delivery_id = await desk.unknown("mastodon", "drop_after", text)
+    await desk.aged(delivery_id, timedelta(hours=2))
+    await desk.order("mastodon", "drop_before", "*", times=9)
+    step = await reconciling.reconcile(delivery_id)
+    assert (step.state, step.parked) == (State.UNKNOWN, True)
+    asked = await asking.put(delivery_id)
+    assert asked is not None
+    assert asked.question is Question.OUTCOME
+    assert asked.seen.who_acts == "an operator"
+    await desk.calm()
+    assert (await reconciling.reconcile(delivery_id)).state is State.LIVE
+
+
+async def _doubted(desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str, text: str) -> str:
+    """Return a delivery about which the platform cannot tell."""
+
+    async def blind(self: Finds, sought: Any) -> Absence:
+        return Absence.CANNOT_TELL
+
+    monkeypatch.setattr(Mastodon, "find", blind)
+    delivery_id = await desk.unknown("mastodon", what, text)
+    assert (await reconciling.reconcile(delivery_id)).parked
+    return delivery_id
+
+
+async def test_the_first_answer_wins_and_the_other_hears_so(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery_id = await _doubted(desk, monkeypatch, "drop_after", fresh())
+    asked = await asking.put(delivery_id)
+    assert asked is not None
+    url = "https://mastodon.example/@studio/1"
+    await answering.settle(desk.store, asked.seen, Answer.THERE, url, actor="operator:anna")
+    with pytest.raises(Conflict, match=r"faster.*live"):
+        await answering.settle(desk.store, asked.seen, Answer.AGAIN, None, actor="operator:ben")
+    row = await desk.store.delivery(delivery_id)
+    assert (row.state, row.url, row.live_at is not None) == (State.LIVE, url, True)
+    lines = await desk.store.engine.connect().__aenter__()
+    found = await lines.exec_driver_sql(
+        "SELECT actor, facts FROM ledger WHERE subject = %s ORDER BY seq DESC LIMIT 1",
+        (delivery_id,),
+    )
+    actor, facts = found.one()
+    await lines.close()
+    assert (actor, facts["answer"], facts["to"]) == ("operator:anna", "there", "live")
+    assert (await desk.store.verify()).broken is None
+
+
+async def test_send_again_sends_once_more_and_asks_anew_if_that_is_lost_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = fresh()
+    delivery_id = await _doubted(desk, monkeypatch, "drop_before", text)
+    first = await asking.put(delivery_id)
+    assert first is not None
+    await answering.settle(desk.store, first.seen, Answer.AGAIN, None, actor="operator:anna")
+    await desk.order("mastodon", "drop_after", "status")
+    assert (await sending.send(delivery_id)).state is State.UNKNOWN
+    with pytest.raises(Conflict):
+        await answering.settle(desk.store, first.seen, Answer.AGAIN, None, actor="operator:ben")
+    await desk.aged(delivery_id)
+    await reconciling.reconcile(delivery_id)
+    second = await asking.put(delivery_id)
+    assert second is not None
+    assert second.key != first.key
+    assert await desk.there(text) == 1
+
+
+async def test_nobody_answers_what_is_still_being_looked_for(desk: Desk) -> None:
+    delivery_id = await desk.unknown("mastodon", "drop_after", fresh())
+    seen = await desk.store.delivery(delivery_id)
+    with pytest.raises(Conflict, match="still looks"):
+        await answering.settle(desk.store, seen, Answer.AGAIN, None, actor="operator:anna")
+
+
+async def test_a_late_post_goes_once_an_operator_says_so(desk: Desk) -> None:
+    text = fresh()
+    delivery_id = await desk.post("bluesky", text, late="ask")
+    async with desk.store.engine.begin() as db:
+        await db.exec_driver_sql(
+            "UPDATE delivery SET due_at = now() - interval '20 minutes' WHERE id = %s",
+            (delivery_id,),
+        )
+    assert (await sending.send(delivery_id)).state is State.HELD
+    asked = await asking.put(delivery_id)
+    assert asked is not None
+    assert asked.question is Question.LATE
+    assert text not in asked.words
+    with pytest.raises(InvalidInput, match="publish, skip"):
+        await answering.settle(desk.store, asked.seen, Answer.AGAIN, None, actor="operator:anna")
+    decision = await answering.settle(
+        desk.store, asked.seen, Answer.PUBLISH, None, actor="operator:anna"
+    )
+    assert decision.sends
+    await preparing.compose(asked.seen.post_id)
+    assert (await sending.send(delivery_id)).state is State.LIVE
+    assert await desk.there(text) == 1
+
+
+async def test_a_verdict_that_comes_after_its_send_was_taken_for_lost_is_believed(
+    desk: Desk,
+) -> None:
+    delivery_id = await desk.unknown("bluesky", "drop_after", fresh())
+    seen = await desk.store.delivery(delivery_id)
+    assert seen.state is State.UNKNOWN
+    attempt = (await desk.store.attempts_of(delivery_id))[-1]
+    started = started_of(attempt, seen)
+    receipt = Receipt("at://late", "https://bsky.example/late", {})
+    verdict = sending.publishing.verdict_of(receipt, 1)
+    await desk.store.settle(started, verdict, receipt, last=True, seconds=0.1)
+    row = await desk.store.delivery(delivery_id)
+    assert (row.state, row.url) == (State.LIVE, "https://bsky.example/late")
+
+
+def started_of(attempt: Any, row: Any) -> Any:
+    """Return what its sender knew of the attempt."""
+    return Started(
+        id=attempt.id,
+        delivery_id=row.id,
+        number=attempt.number,
+        tries=row.attempts,
+        part=attempt.part,
+        prepared=list(row.prepared),
+        worker=attempt.worker,
+        at=attempt.started_at,
+    )
