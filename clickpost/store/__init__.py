@@ -5,6 +5,7 @@ from __future__ import annotations
 from clickpost.settings import Settings
 from clickpost.store.approvals import Approvals, Asked
 from clickpost.store.assets import Assets, FileFacts
+from clickpost.store.changes import Changes
 from clickpost.store.connections import NewConnection
 from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
 from clickpost.store.ledger import Broken, Ledger
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 
-class Store(Approvals, QueueSlots, Posts, Assets, Unknowns, Deliveries, Notices, Ledger):
+class Store(Approvals, Changes, QueueSlots, Posts, Assets, Unknowns, Deliveries, Notices, Ledger):
     """All that is kept, for one process."""
 
     @classmethod

@@ -238,6 +238,12 @@ class Approvals(Base):
             return sorted(set((await session.scalars(query)).all()))
 
 
+async def gate(session: Any, delivery_ids: Sequence[str]) -> None:
+    """Within a transaction that changed them: ask anew for what is prepared and not approved so."""
+    prepared = col(Delivery.state).in_((State.READY, State.AWAITING_APPROVAL))
+    await _asked(session, await _gated(session, col(Delivery.id).in_(delivery_ids), prepared))
+
+
 async def _gated(session: Any, *conditions: Any) -> list[Delivery]:
     """Move the deliveries that `conditions` name to `ready`, or to wait for their approval."""
     allowed = may_be_sent()
