@@ -20,6 +20,7 @@ from prefect.utilities.callables import parameter_schema
 
 from deployments.warm_worker import TYPE, WarmWorker
 from flows.asking import ask_operator
+from flows.drift import check_drift
 from flows.publish import prepare, publish, takedown
 from flows.publish_due import publish_due
 from flows.reconcile import reconcile_deliveries
@@ -83,6 +84,14 @@ DEPLOYMENTS = (
         " as `clickpost notify` says. What is not taken is tried again for a day.",
         every=timedelta(minutes=1),
         tags=("telling",),
+    ),
+    Spec(
+        check_drift,
+        "flows.drift.check_drift",
+        "**Look whether live posts are still there**, an hour, a day, a week and a month after. What"
+        " vanished outside is `gone`, what was changed gets a note.",
+        every=timedelta(minutes=10),
+        tags=("sweep",),
     ),
     Spec(
         ask_operator,

@@ -8,6 +8,7 @@ from clickpost.store.assets import Assets, FileFacts
 from clickpost.store.changes import Changes
 from clickpost.store.connections import NewConnection
 from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
+from clickpost.store.drifting import Drifting
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.posts import Created, NewPost, Posts
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-class Store(Approvals, Changes, QueueSlots, Posts, Assets, Unknowns, Deliveries, Notices, Ledger):
+class Store(Approvals, Changes, QueueSlots, Posts, Assets, Unknowns, Deliveries, Notices, Drifting, Ledger):
     """All that is kept, for one process."""
 
     @classmethod
