@@ -12,6 +12,7 @@ from clickpost.store.drifting import Drifting
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.posts import Created, NewPost, Posts
+from clickpost.store.series import Repeating
 from clickpost.store.slots import QueueSlots
 from clickpost.store.unknowns import Unknowns
 from clickpost.store.vault import Vault
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-class Store(Approvals, Changes, QueueSlots, Posts, Assets, Unknowns, Deliveries, Notices, Drifting, Ledger):
+class Store(Approvals, Changes, Repeating, QueueSlots, Posts, Assets, Unknowns, Deliveries, Notices, Drifting, Ledger):
     """All that is kept, for one process."""
 
     @classmethod
