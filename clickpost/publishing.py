@@ -218,6 +218,18 @@ def verdict_of(outcome: Receipt | Pending | BaseException, attempts: int) -> Ver
             return Verdict("unknown", State.UNKNOWN, type(outcome).__name__, "nobody yet")
 
 
+def unsent(error: ClickPostError) -> ClickPostError:
+    """Return what `error` means where nobody sees anything yet: such a step may run again.
+
+    A lost answer, or a 2xx in words that we cannot read, proves nothing and harms nothing.
+    """
+    garbled = isinstance(error, UnexpectedResponse) and (error.status or 0) // 100 == 2
+    if isinstance(error, OutcomeUnknown) or garbled:
+        assert isinstance(error, PlatformError)
+        return Transient(error.message, status=error.status, code=error.code, detail=error.detail)
+    return error
+
+
 def _again(name: str, error: PlatformError, attempts: int, wait: float) -> Verdict:
     if attempts >= MOST_ATTEMPTS:
         reason = f"{_reason(error)} ({attempts} attempts)"

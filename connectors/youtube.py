@@ -486,7 +486,9 @@ def session_of(location: str, base: str) -> str:
     if location and same_house(session, *GOOGLE):
         parts = urlsplit(session)
         return f"{base}{parts.path}?{parts.query}"
-    raise UnexpectedResponse("POST videos answered without a session of its own house")
+    raise UnexpectedResponse(
+        "POST videos answered without a session of its own house", status=httpx.codes.OK
+    )
 
 
 def is_last(state: Mapping[str, Any]) -> bool:

@@ -147,8 +147,7 @@ async def _not_prepared(
 ) -> Step:
     """Record a failed preparation as an attempt that sent nothing."""
     current = await house.store.delivery(delivery.id)
-    if isinstance(error, OutcomeUnknown):  # Nothing anybody sees was made: it may run again.
-        error = Transient(error.message, status=error.status, code=error.code, detail=error.detail)
+    error = publishing.unsent(error)
     verdict = publishing.verdict_of(error, current.attempts + 1)
     await house.store.note_attempt(
         current.id, verdict=verdict, error=error, worker=house.name, before=current.state

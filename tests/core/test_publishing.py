@@ -168,3 +168,19 @@ def test_a_platforms_own_sentence_is_said_once() -> None:
     for said in ("POST /statuses answered 401", f"POST /statuses answered 401 {detail}"):
         verdict = publishing.verdict_of(errors.Reauthorize(said, detail=detail), 1)
         assert str(verdict.reason).count(detail) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (errors.OutcomeUnknown("POST media got no answer"), True),
+        (errors.UnexpectedResponse("POST media answered no JSON object", status=200), True),
+        (errors.UnexpectedResponse("POST media answered 418", status=418), False),
+        (errors.UnexpectedResponse("POST media cannot be sent"), False),
+        (errors.Reauthorize("POST media answered 401", status=401), False),
+    ],
+)
+def test_what_nobody_sees_yet_may_run_again(error: ClickPostError, again: bool) -> None:
+    verdict = publishing.verdict_of(publishing.unsent(error), 1)
+    assert verdict.again is again
+    assert verdict.state is not State.UNKNOWN
