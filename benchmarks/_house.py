@@ -120,6 +120,15 @@ class House:
         answer.raise_for_status()
         return answer.json()
 
+    async def connect(self) -> None:
+        """Connect the sandbox's accounts, or connect them again."""
+        platforms = load_platforms(self.settings.policies)
+        for row in (await self.http.get(f"{self.sandbox}/control/accounts")).json():
+            wish = connecting.Wish(
+                row["platform"], row["name"], row["credentials"], row["api_base"], row["options"]
+            )
+            await connecting.connect(self.store, self.http, platforms[row["platform"]], wish)
+
     async def received(self) -> list[dict[str, Any]]:
         """Return the sandbox's own record of what was posted."""
         return list((await self.http.get(f"{self.sandbox}/control/posts")).json())
@@ -129,15 +138,10 @@ class House:
 async def house(given: Settings) -> AsyncIterator[House]:
     """Yield the stack's store with the sandbox accounts connected."""
     store = await Store.of(given)
-    platforms = load_platforms(given.policies)
     async with client() as http:
         made = House(given, store, http)
         calm = {"processing_seconds": 0}
         await http.post(f"{made.sandbox}/control/settings", json=calm)
-        for row in (await http.get(f"{made.sandbox}/control/accounts")).json():
-            wish = connecting.Wish(
-                row["platform"], row["name"], row["credentials"], row["api_base"], row["options"]
-            )
-            await connecting.connect(store, http, platforms[row["platform"]], wish)
+        await made.connect()
         yield made
     await store.close()

@@ -277,6 +277,8 @@ async def _settled(house: House, sent: Sent, patience: float) -> float:
             open_ = [line for line in await _lines(house, sent) if not _is_over(line)]
             if not open_:
                 break
+            if any(row.status != "active" for row in await house.store.connections()):
+                await house.connect()  # As its owner does who is told that a grant is gone.
             if monotonic() - told > 20:
                 told = monotonic()
                 states = Counter(line.state.value for line in open_)
@@ -286,7 +288,7 @@ async def _settled(house: House, sent: Sent, patience: float) -> float:
 
 
 def _is_over(line: DeliveryLine) -> bool:
-    return line.state in SETTLED or _is_asked(line)
+    return (line.state in SETTLED and line.state is not State.HELD) or _is_asked(line)
 
 
 def _is_asked(line: DeliveryLine) -> bool:
@@ -345,7 +347,7 @@ def _verdict(line: DeliveryLine, copies: int) -> str:
     """Judge one delivery by what is really there."""
     if _is_asked(line):
         return "asked of an operator"
-    if line.state not in SETTLED:
+    if not _is_over(line):
         return "stuck"
     if line.state is State.LIVE:
         return "live" if copies else "wrong verdicts"

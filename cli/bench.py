@@ -38,6 +38,13 @@ def publish(as_json: bool = AsJson) -> None:
 
 @app.command()
 @guarded
+def ontime(as_json: bool = AsJson) -> None:
+    """Seconds from the due moment to the platform's receipt, at 60 and 180 posts a minute."""
+    _run("ontime", as_json=as_json)
+
+
+@app.command()
+@guarded
 def chaos(
     posts: int = typer.Option(200, min=1, help="How many posts, each to four platforms."),
     seed: int = typer.Option(1, help="Draws the same misfortunes again."),
