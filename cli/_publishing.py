@@ -18,6 +18,7 @@ from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 from clickpost.store import DeliveryLine, Store
 from deployments import runs
+from tasks.repeating import HEAD_START
 
 _COLOURS = {
     State.LIVE: "green",
@@ -46,8 +47,16 @@ async def started(given: Settings, store: Store, post_id: str, moment: datetime 
             f"{error}. {post_id} is kept: the sweep sends it once Prefect is back, so do not"
             f" publish it again. Call it off with: clickpost posts cancel {post_id}"
         ) from None
-    await store.set_flow_run(post_id, run_id)
+    await store.set_flow_run(post_id, run_id, moment)
     return runs.run_url(given, run_id)
+
+
+async def scheduled(given: Settings, store: Store, post_id: str) -> str:
+    """Start a run for each moment at which some of the post is due; return the first one's page."""
+    due = {line.due_at for line in await store.lines(post_id) if line.state not in SETTLED}
+    moments = sorted(one for one in due if one is not None)
+    urls = [await started(given, store, post_id, moment) for moment in moments]
+    return urls[0] if urls else await started(given, store, post_id, None)
 
 
 def _begun(
@@ -56,12 +65,15 @@ def _begun(
     if moment is None or moment <= datetime.now(UTC) + timedelta(seconds=2):
         return runs.start(given, "publish", parameters, tags=tags)
     at = moment.isoformat()
+    begins = moment - HEAD_START
+    # A run that has begun already has looked what is due: what comes now gets one of its own.
+    shared = begins > datetime.now(UTC) + timedelta(seconds=2)
     run_id = runs.start(
         given,
         "publish-due",
         {"moment": {"at": at}},
-        at=moment,
-        key=f"due {at}",
+        at=begins,
+        key=f"due {at}" if shared else None,
         name=f"publish-due {at}",
     )
     runs.start(given, "prepare", parameters, tags=tags)
@@ -148,6 +160,8 @@ def _rests(line: DeliveryLine) -> bool:
     if line.state is State.UNKNOWN and line.who_acts == "an operator":
         return True
     start = max((one for one in (line.due_at, line.not_before) if one), default=None)
+    if line.state is State.AWAITING_APPROVAL:
+        return True
     waits = start is not None and (start - datetime.now(UTC)).total_seconds() > 120
     return waits and line.state in (State.READY, State.PREPARING)
 
@@ -155,6 +169,7 @@ def _rests(line: DeliveryLine) -> bool:
 def code_of(lines: list[DeliveryLine]) -> int:
     """Return 0 where everything is live, scheduled or a draft."""
     fine = {State.LIVE, State.DRAFTED, State.PROCESSING, State.READY, State.PLANNED}
+    fine.add(State.AWAITING_APPROVAL)
     return DONE if all(line.state in fine for line in lines) else FAILED
 
 

@@ -19,8 +19,10 @@ from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 
 from deployments.warm_worker import TYPE, WarmWorker
+from flows.approve import approve
 from flows.asking import ask_operator
 from flows.drift import check_drift
+from flows.plan import plan_ahead
 from flows.publish import prepare, publish, takedown
 from flows.publish_due import publish_due
 from flows.reconcile import reconcile_deliveries
@@ -99,6 +101,21 @@ DEPLOYMENTS = (
         "**Ask an operator what no look can tell.** A run of this waits for your answer: press"
         " Resume on its page. Runs are made by ClickPost, one for each question.",
         tags=("question",),
+    ),
+    Spec(
+        approve,
+        "flows.approve.approve",
+        "**Ask whether a post may be published.** A run of this waits for your decision: press"
+        " Resume on its page. Runs are made by ClickPost, one for each approval.",
+        tags=("question",),
+    ),
+    Spec(
+        plan_ahead,
+        "flows.plan.plan_ahead",
+        "**Make what comes next**: the next posts of each series, preparations that would be stale"
+        " at their moment, approvals that nobody asked for yet.",
+        every=timedelta(minutes=2),
+        tags=("scheduled",),
     ),
     Spec(
         sweep_deliveries,

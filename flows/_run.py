@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed
 from clickpost import publishing
 from clickpost.delivery import State
 from clickpost.logs import logger
-from tasks import asking, calling_off, preparing, reconciling, reporting, sending
+from tasks import approving, asking, calling_off, preparing, reconciling, reporting, sending
 from tasks.sending import Step
 
 log = logger("flows")
@@ -84,13 +84,14 @@ async def call_off(delivery_id: str, post_id: str, connection: str) -> Step:
 
 
 async def report(post_id: str) -> None:
-    """Write the post's report: where it is, and who must act next.
+    """Write the post's report: where it is, and who must act next; ask for what needs approval.
 
     No task of its own, for that costs as much as the send; a report that cannot be written
     changes nothing of what was sent.
     """
     try:
         await reporting.report(post_id)
+        await approving.ask(post_id)
     except Exception as error:
         log.warning("no report", post_id=post_id, error=type(error).__name__)
 

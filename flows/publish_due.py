@@ -11,7 +11,7 @@ from prefect import flow
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from flows import _run
-from tasks import calling_off, reporting
+from tasks import calling_off, planning, reporting
 from tasks.sending import Step
 
 #: Sends side by side; more only queue at the connections' own limits.
@@ -37,11 +37,13 @@ class Moment(BaseModel):
 async def publish_due(moment: Moment) -> PrefectState[Any]:
     """Send all deliveries that fall due at the same moment.
 
-    Each was prepared ahead, so only the send is left; one that is not, is prepared now. What
-    became late is decided by its post's `late` policy. Cancelling the run, before or while it
-    runs, calls off the posts of its moment that are not sent yet.
+    Each was prepared ahead, so only the send is left; one that is not, is prepared now. The run
+    begins some seconds early, looks what is due, and waits for the moment. What became late is
+    decided by its post's `late` policy. Cancelling the run, before or while it runs, calls off the
+    posts of its moment that are not sent yet.
     """
     rows = await _prepared(moment.at)
+    await planning.until(moment.at)
     gate = asyncio.Semaphore(SIDE_BY_SIDE)
     steps = await _run.side_by_side(_one(row, gate) for row in rows)
     posts = sorted({row.post_id for row in rows})

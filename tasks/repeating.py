@@ -18,6 +18,8 @@ log = logger("repeating")
 
 #: So many of a series' next posts are made ahead: they are scheduled, and can be seen and changed.
 AHEAD = 2
+#: A moment's run begins so much earlier, makes everything ready and waits for the moment.
+HEAD_START = timedelta(seconds=4)
 _JUST_BEFORE = timedelta(microseconds=1)
 
 
@@ -51,13 +53,13 @@ async def extended(store: Store, row: Series, now: datetime) -> list[Made]:
 
 
 async def _made(store: Store, row: Series, now: datetime) -> None:
-    while row.next_at is not None:
-        if row.next_at < now - publishing.GRACE:
+    while (at := row.next_at) is not None:
+        if at < now - publishing.GRACE:
             row = await _caught_up(store, row, now)
             continue
         if len(await store.posts_of_series(row.id, now)) >= AHEAD:
             return
-        occurrence = next_of(row, row.next_at - _JUST_BEFORE)
+        occurrence = next_of(row, at - _JUST_BEFORE)
         if occurrence is None:
             return
         made = await store.create_post(post_of(row, occurrence))

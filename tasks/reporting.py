@@ -66,6 +66,13 @@ async def due_rows(moment: datetime) -> list[Row]:
     return [row_of(line) for line in await house.store.due_lines(moment)]
 
 
+async def is_due(delivery_id: str) -> bool:
+    """Say whether the delivery's time has come, or it never waited for one."""
+    house = await _wiring.house()
+    due_at = (await house.store.delivery(delivery_id)).due_at
+    return due_at is None or due_at <= datetime.now(UTC)
+
+
 async def stuck_rows(also: Sequence[str] = ()) -> list[Row]:
     """Return what should have moved and did not, and the deliveries `also` names."""
     house = await _wiring.house()

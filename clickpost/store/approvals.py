@@ -14,6 +14,7 @@ from sqlmodel import col, select
 from clickpost import ids
 from clickpost.delivery import State
 from clickpost.errors import Conflict
+from clickpost.publishing import GRACE
 from clickpost.store._base import Base, append, now
 from clickpost.store.tables import Approval, Connection, Delivery, Post, Workspace
 
@@ -170,6 +171,37 @@ class Approvals(Base):
                     )
                     .values(run_id=run_id)
                 )
+
+    async def forget_approval_run(self, run_id: str) -> None:
+        """Forget a run that asks no more."""
+        async with self.session() as session:
+            change = update(Approval).where(col(Approval.run_id) == run_id)
+            await session.execute(change.values(run_id=None))
+
+    async def miss_unapproved(self) -> list[str]:
+        """Give up what nobody approved in time and whose `late` says skip; return its posts."""
+        skips = select(Post.id).where(Post.late == "skip")
+        change = (
+            update(Delivery)
+            .where(
+                col(Delivery.state) == State.AWAITING_APPROVAL,
+                col(Delivery.due_at) < now() - GRACE,
+                col(Delivery.post_id).in_(skips),
+            )
+            .values(
+                state=State.MISSED,
+                reason="not approved in time; its policy says skip",
+                who_acts="an operator",
+                updated_at=now(),
+            )
+            .returning(col(Delivery.id), col(Delivery.post_id))
+        )
+        async with self.transaction() as session:
+            rows = (await session.execute(change)).all()
+            for row in rows:
+                facts = {"from": State.AWAITING_APPROVAL.value, "to": State.MISSED.value}
+                await append(session, "delivery.moved", row[0], facts)
+        return sorted({str(row[1]) for row in rows})
 
     async def decide(self, asked: Asked, *, approve: bool, by: str, note: str = "") -> State:
         """Write down what somebody decided about exactly what was asked; return the new state.

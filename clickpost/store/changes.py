@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, delete, literal, update
+from sqlalchemy import case, delete, literal, or_, update
 from sqlmodel import col, select
 
 from clickpost import ids
@@ -16,7 +16,7 @@ from clickpost.store import slots
 from clickpost.store._base import Base, append, now
 from clickpost.store.approvals import gate
 from clickpost.store.posts import NewPost, new_delivery, write_variants
-from clickpost.store.tables import Delivery, Post, Variant
+from clickpost.store.tables import Connection, Delivery, Post, Variant
 
 S = State
 
@@ -58,6 +58,25 @@ class Changes(Base):
                 facts = {"due_at": due[row.connection_id].isoformat()}
                 await append(session, "delivery.rescheduled", row.id, facts, actor)
         return chosen
+
+    async def due_between(
+        self, start: datetime, end: datetime
+    ) -> list[tuple[Delivery, Connection]]:
+        """Return what is due in that time and nobody works on, with its connection."""
+        free = or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < start)
+        query = (
+            select(Delivery, Connection)
+            .join(Connection, col(Connection.id) == col(Delivery.connection_id))
+            .where(
+                col(Delivery.state).in_((S.PLANNED, S.PREPARING, S.READY)),
+                col(Delivery.due_at).between(start, end),
+                free,
+                Connection.status == "active",
+            )
+        )
+        async with self.session() as session:
+            rows = (await session.execute(query)).all()
+        return [(row[0], row[1]) for row in rows]
 
     async def edit_post(self, post_id: str, new: NewPost, *, actor: str) -> None:
         """Give a post that is not sent another content, other targets and, if `new` says one, time.

@@ -1,0 +1,69 @@
+"""Asks whether a post may be published: the run waits in the UI until somebody decides."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from prefect import State as PrefectState
+from prefect import flow
+from prefect.flow_runs import asuspend_flow_run
+from prefect.input import RunInput
+from prefect.states import Completed
+from pydantic import Field
+
+from clickpost.delivery import State
+from clickpost.errors import Conflict
+from flows import _run
+from flows._choice import DeliveryChoice
+from tasks import approving, reporting
+
+
+class Decision(RunInput):
+    """Whether it may be published."""
+
+    decision: Literal["approve", "refuse"] = Field(
+        title="Decision", description="Refused, it goes back to its writer."
+    )
+    signed: str | None = Field(
+        None,
+        title="Signed",
+        description="Your initials or number, for the ledger. Prefect keeps them too.",
+    )
+    note: str | None = Field(
+        None, title="Note", description="For the writer. Prefect keeps it: nothing of the content."
+    )
+
+
+@flow(name="approve", flow_run_name="approve {delivery.delivery_id}", validate_parameters=True)
+async def approve(delivery: DeliveryChoice) -> PrefectState[Any]:
+    """Ask whether one delivery may be published, wait for the decision, and act on it.
+
+    Press Resume on the waiting run's page to decide. It holds for exactly this content at this
+    time: a change asks anew. `clickpost approve` decides as well; the first decision counts.
+    """
+    put = await approving.put(delivery.delivery_id)
+    if put is None:
+        return Completed(message="nothing to approve: it changed, or was decided")
+    form = Decision.with_initial_data(description=put.words)
+    given: Any = await asuspend_flow_run(wait_for_input=form, key=put.key)
+    by = f"operator:{(given.signed or '').strip() or 'in the Prefect UI'}"
+    approved = given.decision == "approve"
+    try:
+        await approving.decide(put.asked, approve=approved, by=by, note=given.note or "")
+    except Conflict:
+        return Completed(message="not decided: it changed meanwhile, or somebody was faster")
+    if not approved:
+        await _run.report(put.asked.post_id)
+        return Completed(message="refused")
+    return await _gone_on(put.asked.post_id, delivery.delivery_id)
+
+
+async def _gone_on(post_id: str, delivery_id: str) -> PrefectState[Any]:
+    """Send what was approved if its time has come; else its moment's run does."""
+    rows = [row for row in await reporting.rows(post_id) if row.delivery_id == delivery_id]
+    if await reporting.is_due(delivery_id):
+        steps = await _run.side_by_side(_run.deliver(row) for row in rows)
+        await _run.report(post_id)
+        return _run.ended(steps, "approved: ")
+    await _run.report(post_id)
+    return Completed(message=f"approved: {State.READY.value}")

@@ -1,0 +1,52 @@
+"""Starts and ends flow runs from within flows; the command line does it by `deployments.runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Scheduled
+
+
+async def begin(
+    flow: str,
+    parameters: Mapping[str, Any],
+    *,
+    key: str,
+    name: str,
+    at: datetime | None = None,
+    tags: Sequence[str] = (),
+) -> str:
+    """Create a run of `flow`'s deployment, now or `at` a moment; return its id.
+
+    The same `key` is the same run, until that has ended: then another one is made.
+    """
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name(f"{flow}/{flow}")
+        while True:
+            run = await client.create_flow_run_from_deployment(
+                deployment.id,
+                parameters=dict(parameters),
+                state=Scheduled(scheduled_time=at),
+                idempotency_key=key,
+                name=name,
+                tags=list(tags),
+            )
+            if run.state is None or not (run.state.is_final() or run.state.is_cancelling()):
+                return str(run.id)
+            key += " again"
+
+
+async def complete(run_id: str, why: str) -> None:
+    """End a run that waits for what is not needed any more."""
+    async with get_client() as client:
+        try:
+            run = await client.read_flow_run(UUID(run_id))
+        except ObjectNotFound:
+            return
+        if run.state is not None and not run.state.is_final():
+            await client.set_flow_run_state(run.id, Completed(message=why), force=True)

@@ -1,0 +1,102 @@
+"""Asks for approvals and takes what somebody decided; what is shown of a post holds no content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC
+
+from clickpost.delivery import State
+from clickpost.logs import logger
+from clickpost.store import Asked
+from tasks import _runs, _wiring
+
+log = logger("approving")
+
+#: The flow whose runs wait for somebody to approve.
+APPROVE = "approve"
+
+
+@dataclass(frozen=True)
+class Put:
+    """What is asked, and the words (Markdown) in which it is shown."""
+
+    asked: Asked
+    words: str
+
+    @property
+    def key(self) -> str:
+        """What the answer is bound to: another content or another time is another question."""
+        due = f"{self.asked.due_at.timestamp():.0f}" if self.asked.due_at else "none"
+        return f"{self.asked.delivery_id}-{self.asked.content_hash}-{due}"
+
+
+async def put(delivery_id: str) -> Put | None:
+    """Return what there is to approve of the delivery now; None where there is nothing."""
+    house = await _wiring.house()
+    post_id = (await house.store.delivery(delivery_id)).post_id
+    for asked in await house.store.open_approvals(post_id=post_id):
+        if asked.delivery_id == delivery_id:
+            lines = await house.store.lines(post_id)
+            rendition = next(one.rendition for one in lines if one.id == delivery_id)
+            return Put(asked, _words(asked, rendition))
+    return None
+
+
+def _words(asked: Asked, rendition: str) -> str:
+    due = f"{asked.due_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if asked.due_at else "at once"
+    rows = {
+        "connection": f"`{asked.ref}`",
+        "due": due,
+        "parts": str(asked.parts),
+        "files": f"{asked.media} ({rendition})" if asked.media else "none",
+        "post": f"`{asked.post_id}`",
+        "delivery": f"`{asked.delivery_id}`",
+        "content": f"`{asked.content_hash[:16]}`",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return (
+        f"May this be published?\n\n| | |\n|---|---|\n{table}\n\n"
+        f"Read it with `clickpost approve {asked.post_id} --show`; nothing of it is kept here."
+        " Whatever changes of its text, files or time asks anew."
+    )
+
+
+async def ask(post_id: str) -> None:
+    """Start a run for each approval of the post that no run asks for, and end those out of date."""
+    house = await _wiring.house()
+    for run_id in await house.store.former_approval_runs(post_id):
+        await _runs.complete(run_id, "nothing to approve any more: it changed, or was decided")
+        await house.store.forget_approval_run(run_id)
+    for asked in await house.store.open_approvals(post_id=post_id):
+        if asked.run_id is None:
+            await house.store.set_approval_run([asked], await _begun(asked))
+
+
+async def _begun(asked: Asked) -> str:
+    run_id = await _runs.begin(
+        APPROVE,
+        {"delivery": {"delivery_id": asked.delivery_id}},
+        key=f"{APPROVE} {Put(asked, '').key}",
+        name=f"{APPROVE} {asked.delivery_id}",
+        tags=[f"post:{asked.post_id}", f"platform:{asked.ref.partition('/')[0]}", "question"],
+    )
+    log.info("asked for approval", delivery_id=asked.delivery_id)
+    return run_id
+
+
+async def tidy() -> list[str]:
+    """Ask for what nobody asks for yet, and give up what became too late; return the posts."""
+    house = await _wiring.house()
+    missed = await house.store.miss_unapproved()
+    asked = await house.store.posts_to_approve(unasked=True)
+    for post_id in sorted({*missed, *asked}):
+        await ask(post_id)
+    return missed
+
+
+async def decide(asked: Asked, *, approve: bool, by: str, note: str) -> State:
+    """Take what somebody decided; raise Conflict where it changed since, or is decided."""
+    house = await _wiring.house()
+    state = await house.store.decide(asked, approve=approve, by=by, note=note)
+    log.info("decided", delivery_id=asked.delivery_id, state=state.value)
+    return state

@@ -1,0 +1,93 @@
+"""Plans what is due later: its moment's run, its series' next posts, its preparation kept fresh."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from clickpost.delivery import State
+from clickpost.errors import ClickPostError, Conflict
+from clickpost.logs import logger
+from tasks import _runs, _wiring, preparing, repeating
+from tasks.repeating import HEAD_START, Made
+
+log = logger("planning")
+
+#: What is due within this is prepared again where its uploads would not live until then.
+SOON = timedelta(minutes=10)
+#: A timer may end a trifle early; a send that is not due yet would cost another round.
+_MARGIN = 0.002
+
+
+async def until(moment: datetime) -> None:
+    """Wait for the moment, to the thousandth of a second."""
+    wait = (moment - datetime.now(UTC)).total_seconds()
+    if wait > 0:
+        await asyncio.sleep(wait + _MARGIN)
+
+
+async def extended() -> int:
+    """Make and schedule the next posts of all series; return how many got their run."""
+    house = await _wiring.house()
+    now, count = datetime.now(UTC), 0
+    for row in await house.store.all_series(active=True):
+        try:
+            for made in await repeating.extended(house.store, row, now):
+                await _scheduled(made)
+                count += 1
+        except ClickPostError as error:  # One series' trouble stops no other.
+            log.warning("not extended", series_id=row.id, error=type(error).__name__)
+    return count
+
+
+async def _scheduled(made: Made) -> None:
+    """Let the post be sent by its moment's run, which it shares with whatever is due then."""
+    house = await _wiring.house()
+    at = made.due_at.isoformat()
+    run_id = await _runs.begin(
+        "publish-due",
+        {"moment": {"at": at}},
+        key=f"due {at}",
+        name=f"publish-due {at}",
+        at=made.due_at - HEAD_START,
+    )
+    await house.store.set_flow_run(made.post_id, run_id, made.due_at)
+    await _runs.begin(
+        "prepare",
+        {"post": {"post_id": made.post_id}},
+        key=f"prepare {made.post_id}",
+        name=f"prepare {made.post_id}",
+        tags=[f"post:{made.post_id}"],
+    )
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A delivery that is due soon and would not be ready."""
+
+    delivery_id: str
+    post_id: str
+    connection: str
+    planned: bool
+
+
+async def stale() -> list[Stale]:
+    """Return what is due soon and not prepared, or would have to be prepared again at its moment.
+
+    What was uploaded too early is forgotten, so that it is uploaded anew.
+    """
+    house = await _wiring.house()
+    now, found = datetime.now(UTC), []
+    for delivery, connection in await house.store.due_between(now, now + SOON):
+        assert delivery.due_at is not None
+        policy = house.policy(connection)
+        if preparing.fresh(delivery, policy, delivery.due_at):
+            continue
+        planned = delivery.state is State.PLANNED
+        if not planned and delivery.prepared:
+            with suppress(Conflict):  # It was sent or changed in this moment.
+                await house.store.save_prepared(delivery.id, [], content=delivery.content_hash)
+        found.append(Stale(delivery.id, delivery.post_id, connection.ref, planned))
+    return found
