@@ -179,6 +179,11 @@ class Verdict:
     wait: float = 0.0
     again: bool = False
 
+    @property
+    def nothing_sent(self) -> bool:
+        """Say whether it is certain that nothing was made visible."""
+        return self.state in (State.READY, State.FAILED, State.HELD)
+
 
 def verdict_of(outcome: Receipt | Pending | BaseException, attempts: int) -> Verdict:
     """Judge one send. `attempts` counts this one; again means: nothing happened, it may go again.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import httpx
 
+from clickpost.budget import Reading
 from clickpost.contract import CAPABILITIES, Account
 from clickpost.policy.shape import PlatformPolicy
 from connectors._api import Api
@@ -36,9 +37,17 @@ def capabilities_of(kind: type) -> frozenset[str]:
     return frozenset(word for word, protocol in CAPABILITIES.items() if issubclass(kind, protocol))
 
 
-def connector(account: Account, policy: PlatformPolicy, client: httpx.AsyncClient) -> object:
-    """Return the connector that speaks for `account`; ask `policy.capabilities` what it can do."""
-    made: object = _module(account.platform).Connector(Api(client, policy), account)
+def connector(
+    account: Account,
+    policy: PlatformPolicy,
+    client: httpx.AsyncClient,
+    heard: Callable[[Reading], None] | None = None,
+) -> object:
+    """Return the connector that speaks for `account`; ask `policy.capabilities` what it can do.
+
+    `heard` gets what answers say of budgets.
+    """
+    made: object = _module(account.platform).Connector(Api(client, policy, heard), account)
     return made
 
 

@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard, assert_never
 from urllib.parse import urlsplit
 
 import httpx
 
+from clickpost.budget import Reading
 from clickpost.errors import (
     NotFound,
     NotReady,
@@ -85,6 +86,8 @@ class Api:
 
     client: httpx.AsyncClient
     policy: PlatformPolicy
+    heard: Callable[[Reading], None] | None = None
+    """Gets what an answer's headers say of budgets; the connector itself keeps nothing."""
 
     async def send(
         self,
@@ -111,6 +114,8 @@ class Api:
             raise UnexpectedResponse(f"{call} cannot be sent ({type(error).__name__})") from None
         except httpx.RequestError as error:  # A body that cannot be decoded is lost, too.
             raise _lost(call, type(error).__name__, repeatable=repeatable) from None
+        if self.heard is not None and (reading := reading_of(response.headers)) is not None:
+            self.heard(reading)
         if response.is_success or response.status_code in accept:
             return response
         raise self.error_of(call, read(response), step=step, repeatable=repeatable)
@@ -231,8 +236,35 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         if value := headers.get(name):
             seconds = _seconds_until(value.strip(), now)
             if seconds is not None:
-                return min(max(seconds, 1.0), 86_400.0)
+                return min(max(seconds, 1.0), _DAY)
     return None
+
+
+def reading_of(headers: Mapping[str, str], now: datetime | None = None) -> Reading | None:
+    """Return what `ratelimit-*` or `x-ratelimit-*` headers say is left; None where they do not.
+
+    The window is known where `ratelimit-policy` names it, as in `3000;w=300`.
+    """
+    now = now or datetime.now(UTC)
+    for prefix in ("ratelimit-", "x-ratelimit-"):
+        left, reset = headers.get(f"{prefix}remaining", ""), headers.get(f"{prefix}reset", "")
+        seconds = _seconds_until(reset.strip(), now)
+        if not _COUNT.fullmatch(left.strip()) or seconds is None or not 0 <= seconds <= _DAY:
+            continue
+        total = headers.get(f"{prefix}limit", "").strip()
+        window = re.search(r";\s*w=([0-9]{1,9})", headers.get(f"{prefix}policy", ""))
+        return Reading(
+            left=int(left),
+            resets_at=now + timedelta(seconds=seconds),
+            seen_at=now,
+            total=int(total) if _COUNT.fullmatch(total) else None,
+            window=timedelta(seconds=int(window[1])) if window else None,
+        )
+    return None
+
+
+_COUNT = re.compile(r"[0-9]{1,9}")
+_DAY = 86_400.0
 
 
 def _seconds_until(value: str, now: datetime) -> float | None:

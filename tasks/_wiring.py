@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
@@ -13,6 +14,7 @@ import psutil
 
 import connectors
 from clickpost import logs
+from clickpost.budget import Reading
 from clickpost.contract import Account
 from clickpost.media import Cache
 from clickpost.policy.load import load_platforms, narrowed
@@ -44,9 +46,14 @@ class House:
         platforms = load_platforms(self.settings.policies)
         return narrowed(platforms[connection.platform], connection.limits or {})
 
-    def connector(self, account: Account, policy: PlatformPolicy) -> object:
-        """Return the connector that speaks for `account`."""
-        return connectors.connector(account, policy, self.client)
+    def connector(
+        self,
+        account: Account,
+        policy: PlatformPolicy,
+        heard: Callable[[Reading], None] | None = None,
+    ) -> object:
+        """Return the connector that speaks for `account`; `heard` gets what answers tell."""
+        return connectors.connector(account, policy, self.client, heard)
 
 
 _houses: dict[asyncio.AbstractEventLoop, House] = {}

@@ -12,6 +12,7 @@ from time import monotonic
 import anyio
 
 from clickpost import publishing
+from clickpost.budget import Reading
 from clickpost.contract import Deletes, Pending, Prepared, Publishes, Receipt, Resumes
 from clickpost.delivery import SETTLED, State
 from clickpost.draft import Late
@@ -30,13 +31,15 @@ from clickpost.policy.shape import PlatformPolicy
 from clickpost.publishing import Verdict
 from clickpost.renewal import Need
 from clickpost.store.tables import Connection, Delivery
-from tasks import _wiring, preparing, renewing
+from tasks import _wiring, budgeting, preparing, renewing
 from tasks._wiring import House
 
 log = logger("sending")
 
 #: A lease outlives the slowest send; after it, a delivery still `sending` is `unknown`.
 LEASE = timedelta(minutes=15)
+#: Seconds for which a run itself waits for budget; what waits longer makes room for others.
+SHORT_WAIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ async def ready(delivery_id: str) -> Step:
     policy = house.policy(connection)
     try:
         connection = await _renewed(house, connection, policy)
+        if await budgeting.upload_waits(house, delivery, connection, policy):
+            return Step(delivery.state, parked=True)
         done = await preparing.upload(delivery_id, connection)
     except Conflict:
         return Step((await house.store.delivery(delivery_id)).state, parked=True)
@@ -105,7 +110,7 @@ async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Ste
     policy = house.policy(connection)
     try:
         connection = await _renewed(house, connection, policy)
-        done = await _made_ready(delivery, connection, policy)
+        done = await _made_ready(house, delivery, connection, policy)
     except Conflict:  # Somebody else is at it: that is no failure of the post.
         raise
     except ClickPostError as error:
@@ -116,11 +121,13 @@ async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Ste
 
 
 async def _made_ready(
-    delivery: Delivery, connection: Connection, policy: PlatformPolicy
+    house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
 ) -> preparing.Uploaded:
     """Return the delivery as it is when it was prepared ahead, else upload what it needs."""
     if delivery.state is State.READY and preparing.fresh(delivery, policy, datetime.now(UTC)):
         return preparing.Uploaded(delivery)
+    if short := await budgeting.upload_waits(house, delivery, connection, policy):
+        return preparing.Uploaded(delivery, short.wait(datetime.now(UTC)))
     return await preparing.upload(delivery.id, connection)
 
 
@@ -162,13 +169,19 @@ async def _parts(
     policy: PlatformPolicy,
     run_id: str | None,
 ) -> Step:
-    connector = house.connector(house.store.opened(connection), policy)
+    readings: list[Reading] = []
+    connector = house.connector(house.store.opened(connection), policy, readings.append)
     if not isinstance(connector, Publishes):
         raise UnexpectedResponse(f"{connection.platform} cannot publish")
+    taking = budgeting.posts_of(delivery, budgeting.pots_of(house, connection, policy))
+    if short := await budgeting.reserved(house, taking, connector):
+        wait = short.wait(datetime.now(UTC))
+        return Step(delivery.state, wait, parked=wait > SHORT_WAIT)
     receipts = receipts_of(delivery)
     job = Sending(house, delivery, connector, house.holder(), run_id)
     for number in range(len(receipts), len(delivery.message or [])):
         outcome, verdict = await _part(job, number, tuple(receipts))
+        await budgeting.settled(house, taking, number, verdict, readings)
         if not isinstance(outcome, Receipt):
             return await _after(house, delivery.id, connection, policy, verdict)
         receipts.append(outcome)
@@ -241,6 +254,8 @@ async def _after(
             await house.store.set_connection_status(
                 connection.id, "paused", verdict.reason or "the grant is gone"
             )
+        case "rate_limited":
+            await budgeting.too_fast(house, connection, policy, verdict.wait)
         case "prepare_again":
             await house.store.save_prepared(delivery_id, [])
         case _:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
-from pydantic import AnyUrl, BaseModel, ConfigDict, Field, UrlConstraints
+from pydantic import AnyUrl, BaseModel, ConfigDict, Field, UrlConstraints, field_validator
 
 from clickpost.policy.units import Bytes, Day, Rate, Span
 
@@ -218,6 +219,14 @@ class ThreadRules(Sourced):
     supported: bool = Field(description="True where a long text may become a thread.")
 
 
+class Costs(Facts):
+    """What one act takes from a budget, in what the budget counts."""
+
+    post: Amount = Field(0, description="One post made visible; each part of a thread is one.")
+    upload: Amount = Field(0, description="One file uploaded.")
+    delete: Amount = Field(0, description="One post deleted.")
+
+
 class Budget(Sourced):
     """How many calls or posts fit in a window."""
 
@@ -227,6 +236,28 @@ class Budget(Sourced):
     )
     total: Amount = Field(description="How many.")
     window: LastingSpan = Field(description="In how long, e.g. 3 h.")
+    costs: Costs = Field(
+        default_factory=lambda: Costs(),
+        description="What our acts take from it, at least; what else is used, headers tell.",
+    )
+    resets: str | None = Field(
+        None,
+        description="IANA zone at whose midnight a window of 24 h begins; null: it slides.",
+    )
+
+    @field_validator("resets")
+    @classmethod
+    def _is_a_zone(cls, zone: str | None) -> str | None:
+        if zone is not None and zone not in available_timezones():
+            raise ValueError("needs an IANA time zone, e.g. America/Los_Angeles")
+        return zone
+
+
+class Burst(Facts):
+    """How many posts an account sends in a window, whatever the schedule says: our own choice."""
+
+    posts: Amount = Field(25, description="How many; a thread counts once.")
+    window: LastingSpan = Field(timedelta(hours=1), description="In how long, e.g. 1 h.")
 
 
 class RepeatGuard(Sourced):
@@ -352,6 +383,10 @@ class PlatformPolicy(Facts):
     alt: AltRules = Field(description="Descriptions of media.")
     thread: ThreadRules = Field(description="Whether posts can answer one another.")
     budget: list[Budget] = Field(description="How much may be sent.")
+    burst: Burst = Field(
+        default_factory=lambda: Burst(),
+        description="The burst guard: no fact about the platform but our own choice.",
+    )
     cost: Annotated[str, Field(description="What a post costs, in words.")] = "free"
     repeat_guard: RepeatGuard | None = Field(
         None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from clickpost.settings import Settings
 from clickpost.store.approvals import Approvals, Asked
 from clickpost.store.assets import Assets, FileFacts
+from clickpost.store.budgets import Budgets
 from clickpost.store.changes import Changes
 from clickpost.store.connections import NewConnection
 from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
@@ -32,7 +33,20 @@ __all__ = [
 ]
 
 
-class Store(Approvals, Changes, Repeating, QueueSlots, Posts, Assets, Unknowns, Deliveries, Notices, Drifting, Ledger):
+class Store(
+    Approvals,
+    Budgets,
+    Changes,
+    Repeating,
+    QueueSlots,
+    Posts,
+    Assets,
+    Unknowns,
+    Deliveries,
+    Notices,
+    Drifting,
+    Ledger,
+):
     """All that is kept, for one process."""
 
     @classmethod

@@ -1,0 +1,394 @@
+"""Budgets: what was taken and what platforms said, under one lock for each holder."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, or_, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col, select
+
+from clickpost import budget
+from clickpost.budget import Ask, Pot, Short, Spent, Standing, Told, Waiting
+from clickpost.delivery import State
+from clickpost.errors import Conflict
+from clickpost.store import notices
+from clickpost.store._base import Base, append, now
+from clickpost.store.tables import Allowance, Connection, Delivery, Post, Spend
+from clickpost.telling import Event, Happening
+
+#: Who should have asked again this long ago keeps nobody behind it waiting.
+_LOST_AFTER = timedelta(hours=1)
+#: Longer than any window: what is older counts nowhere and goes.
+_KEPT_FOR = timedelta(days=2)
+_OPEN = (State.PLANNED, State.PREPARING, State.READY)
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:holder, 0))")
+
+_STATE = text("SELECT state FROM delivery WHERE id = :id")
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Taking:
+    """What one delivery wants to take: its parts from `first` to before `end`, and its files."""
+
+    delivery_id: str
+    pots: tuple[Pot, ...]
+    first: int = 0
+    end: int = 1
+    uploads: int = 0
+
+    @property
+    def posts(self) -> int:
+        """Return how many posts it has left to send."""
+        return self.end - self.first
+
+    def need(self, pot: Pot) -> int:
+        """Return what all of it takes from one pot."""
+        return sum(amount for _, amount in self._acts(pot, self.first))
+
+    def rows(self, first: int | None = None) -> dict[str, tuple[Pot, int]]:
+        """Return what each part takes, by the row's id: the same part takes once.
+
+        Windows of the same budget, an hour and a day, share their rows.
+        """
+        start = self.first if first is None else first
+        return {
+            _row_id(self.delivery_id, act, pot): (pot, amount)
+            for pot in self.pots
+            for act, amount in self._acts(pot, start)
+            if amount
+        }
+
+    def _acts(self, pot: Pot, first: int) -> list[tuple[str, int]]:
+        # The guard counts a thread once: with its first part.
+        acts = [
+            (f"post{part}", int(part == 0) if pot.guard else budget.need_of(pot, posts=1))
+            for part in range(first, self.end)
+        ]
+        return [*acts, ("upload", budget.need_of(pot, uploads=self.uploads))]
+
+
+def _row_id(delivery_id: str, act: str, pot: Pot) -> str:
+    return f"{delivery_id}:{act}:{pot.holder}:{pot.what}"
+
+
+class Budgets(Base):
+    """What was taken from budgets, and what platforms said is left."""
+
+    async def reserve(self, taking: Taking) -> Short | None:
+        """Take what a delivery needs of all its pots, or none and put it in line.
+
+        One transaction under the lock of each holder: two workers never take the same. A part's
+        unused reservation, as a crash leaves it, is replaced. A delivery in line gets its
+        `not_before`, place and reason. Raises Conflict where it is on its way already.
+        """
+        holders = sorted({pot.holder for pot in taking.pots})
+        async with self.transaction() as session:
+            for holder in holders:  # In one order, so that nobody waits in a circle.
+                await session.execute(_LOCK, {"holder": holder})
+            moment = now()
+            state = await session.scalar(_STATE, {"id": taking.delivery_id})
+            if state not in {one.value for one in _OPEN}:
+                raise Conflict(f"{taking.delivery_id} is {state}, and needs no budget")
+            await session.execute(_unused(taking, holders, moment))
+            asks = await _asks(session, taking, holders, moment)
+            short = await _stopped(session, holders, moment) or budget.decide(asks, moment)
+            if short is not None:
+                await _queue(session, taking.delivery_id, short, moment)
+                return short
+            await _take(session, taking.rows(), taking.delivery_id, moment)
+            await session.execute(_out_of_line(taking.delivery_id))
+        return None
+
+    async def give_back(self, taking: Taking, first: int) -> None:
+        """Give back what was taken for the parts from `first` on, which were not sent."""
+        spared = taking.rows(first).items()
+        ids_ = [key for key, (pot, _) in spared if pot.what not in ("requests", "units")]
+        async with self.session() as session:
+            await session.execute(delete(Spend).where(col(Spend.id).in_(ids_)))
+
+    async def spend(self, delivery_id: str, act: str, pots: Sequence[Pot], **acts: int) -> None:
+        """Count what was done without asking, as a takedown is."""
+        needs = [(pot, budget.need_of(pot, **acts)) for pot in pots]
+        rows = {_row_id(delivery_id, act, pot): (pot, need) for pot, need in needs if need}
+        async with self.transaction() as session:
+            await _take(session, rows, delivery_id, now())
+
+    async def allow(self, holder: str, what: str, window: int, told: Told) -> None:
+        """Keep what a platform said of a pot; an older answer never replaces a newer one."""
+        values = {
+            "total": told.total,
+            "left": told.left,
+            "resets_at": told.resets_at,
+            "seen_at": told.seen_at,
+        }
+        change = insert(Allowance).values(holder=holder, what=what, window=window, **values)
+        newest = change.on_conflict_do_update(
+            index_elements=["holder", "what", "window"],
+            set_=values,
+            where=col(Allowance.seen_at) <= told.seen_at,
+        )
+        async with self.session() as session:
+            await session.execute(newest)
+
+    async def stop(self, holder: str, until: datetime) -> None:
+        """Let nothing of the holder leave before `until`, as its platform asks; never earlier."""
+        values = {"holder": holder, "what": budget.ANYTHING, "window": 0, "left": 0}
+        change = insert(Allowance).values(**values, resets_at=until, seen_at=now())
+        latest = func.greatest(Allowance.resets_at, change.excluded.resets_at)
+        async with self.session() as session:
+            await session.execute(
+                change.on_conflict_do_update(
+                    index_elements=["holder", "what", "window"],
+                    set_={"resets_at": latest, "seen_at": change.excluded.seen_at},
+                )
+            )
+
+    async def allowance_of(self, pot: Pot) -> Told | None:
+        """Return what the platform last said of a pot."""
+        async with self.session() as session:
+            return (await _told(session, [pot.holder])).get(_told_key(pot))
+
+    async def standings(self, pots: Sequence[Pot]) -> list[Standing]:
+        """Return how pots stand now."""
+        holders = sorted({pot.holder for pot in pots})
+        moment = now()
+        async with self.session() as session:
+            spent, told = await _spent(session, holders, moment), await _told(session, holders)
+        return [
+            budget.standing(pot, spent[pot.holder, pot.what], told.get(_told_key(pot)), moment)
+            for pot in pots
+        ]
+
+    async def stopped_until(self, holder: str) -> datetime | None:
+        """Return until when the platform asked us to send nothing of the holder."""
+        async with self.session() as session:
+            short = await _stopped(session, [holder], now())
+        return None if short is None else short.until
+
+    async def set_burst(self, connection_id: str, posts: int | None) -> None:
+        """Set how many posts an account may send in the guard's window; None: as the policy says.
+
+        What waits for the guard asks again at once.
+        """
+        async with self.transaction() as session:
+            row = await session.get_one(Connection, connection_id, with_for_update=True)
+            row.burst = posts
+            await session.flush()
+            change = update(Delivery).where(
+                col(Delivery.connection_id) == connection_id,
+                col(Delivery.state).in_(_OPEN),
+                col(Delivery.queued_at).is_not(None),
+            )
+            await session.execute(change.values(not_before=now()))
+            await append(session, "connection.burst", row.id, {"posts": posts}, "operator")
+
+
+def _unused(taking: Taking, holders: Sequence[str], moment: datetime) -> Any:
+    """Return what removes the delivery's own reservations, none of which was used, and old rows."""
+    old = col(Spend.holder).in_(holders) & (col(Spend.at) < moment - _KEPT_FOR)
+    return delete(Spend).where(or_(col(Spend.id).in_(list(taking.rows())), old))
+
+
+async def _asks(
+    session: Any, taking: Taking, holders: Sequence[str], moment: datetime
+) -> list[Ask]:
+    spent = await _spent(session, holders, moment)
+    told = await _told(session, holders)
+    lines = await _lines(session, holders, moment)
+    asks = []
+    for pot in taking.pots:
+        line = lines.get(pot.holder, [])
+        before = await _before(session, taking, pot.holder, line, moment) if line else []
+        asks.append(
+            Ask(
+                pot=pot,
+                need=taking.need(pot),
+                ahead=sum(
+                    budget.need_of(pot, posts=one.posts, uploads=one.uploads) for one in before
+                ),
+                spent=tuple(spent[pot.holder, pot.what]),
+                told=told.get(_told_key(pot)),
+            )
+        )
+    return asks
+
+
+async def _spent(
+    session: Any, holders: Sequence[str], moment: datetime
+) -> Mapping[Key, list[Spent]]:
+    query = select(col(Spend.holder), col(Spend.what), col(Spend.amount), col(Spend.at)).where(
+        col(Spend.holder).in_(holders), col(Spend.at) > moment - _KEPT_FOR
+    )
+    found: dict[Key, list[Spent]] = defaultdict(list)
+    for holder, what, amount, at in (await session.execute(query)).all():
+        found[holder, what].append(Spent(amount, at))
+    return found
+
+
+def _told_key(pot: Pot) -> tuple[str, str, int]:
+    return pot.holder, pot.what, pot.seconds
+
+
+async def _told(session: Any, holders: Sequence[str]) -> dict[tuple[str, str, int], Told]:
+    query = select(Allowance).where(col(Allowance.holder).in_(holders))
+    return {
+        (row.holder, row.what, row.window): Told(row.left, row.resets_at, row.seen_at, row.total)
+        for row in (await session.scalars(query)).all()
+    }
+
+
+async def _stopped(session: Any, holders: Iterable[str], moment: datetime) -> Short | None:
+    """Return until when platforms asked us to send nothing; None where none did."""
+    query = (
+        select(Allowance)
+        .where(
+            col(Allowance.holder).in_(holders),
+            Allowance.what == budget.ANYTHING,
+            col(Allowance.resets_at) > moment,
+        )
+        .order_by(col(Allowance.resets_at).desc())
+        .limit(1)
+    )
+    row = await session.scalar(query)
+    if row is None:
+        return None
+    reason = f"the platform says: too fast; next at {budget.clock(row.resets_at)}"
+    return Short(row.holder, row.resets_at, reason)
+
+
+async def _lines(
+    session: Any, holders: Sequence[str], moment: datetime
+) -> dict[str, list[Waiting]]:
+    """Return who stands in each holder's line."""
+    length = func.jsonb_array_length
+    posts = length(Delivery.message) - func.coalesce(length(Delivery.receipts), 0)
+    query: Any = (
+        select(  # type: ignore[call-overload]  # typed for four columns at most
+            col(Delivery.waits_for),
+            col(Delivery.id),
+            col(Post.workspace_id),
+            col(Delivery.queued_at),
+            func.coalesce(posts, 1),
+        )
+        .join(Post, col(Post.id) == col(Delivery.post_id))
+        .join(Connection, col(Connection.id) == col(Delivery.connection_id))
+        .where(
+            col(Delivery.waits_for).in_(holders),
+            col(Delivery.queued_at).is_not(None),
+            col(Delivery.state).in_(_OPEN),
+            col(Delivery.not_before) > moment - _LOST_AFTER,
+            Connection.status == "active",
+        )
+    )
+    found: dict[str, list[Waiting]] = defaultdict(list)
+    for holder, delivery_id, workspace_id, queued_at, count in (await session.execute(query)).all():
+        found[holder].append(Waiting(delivery_id, workspace_id, queued_at, max(count, 1)))
+    return found
+
+
+async def _before(
+    session: Any, taking: Taking, holder: str, line: list[Waiting], moment: datetime
+) -> list[Waiting]:
+    """Return who of a holder's line goes before this delivery."""
+    if all(one.delivery_id != taking.delivery_id for one in line):
+        query = (
+            select(col(Post.workspace_id), col(Delivery.queued_at))
+            .join(Delivery, col(Delivery.post_id) == col(Post.id))
+            .where(Delivery.id == taking.delivery_id)
+        )
+        workspace_id, since = (await session.execute(query)).one()
+        line = [*line, Waiting(taking.delivery_id, workspace_id, since or moment)]
+    return budget.ahead_of(taking.delivery_id, line, await _served(session, holder))
+
+
+async def _served(session: Any, holder: str) -> dict[str, datetime]:
+    """Return when each workspace last took from the holder's pots."""
+    query = (
+        select(col(Post.workspace_id), func.max(Spend.at))
+        .join(Delivery, col(Delivery.post_id) == col(Post.id))
+        .join(Spend, col(Spend.delivery_id) == col(Delivery.id))
+        .where(Spend.holder == holder)
+        .group_by(col(Post.workspace_id))
+    )
+    return {row[0]: row[1] for row in (await session.execute(query)).all()}
+
+
+async def _take(
+    session: Any, rows: Mapping[str, tuple[Pot, int]], delivery_id: str, moment: datetime
+) -> None:
+    values = [
+        {
+            "id": key,
+            "holder": pot.holder,
+            "what": pot.what,
+            "amount": amount,
+            "at": moment,
+            "delivery_id": delivery_id,
+        }
+        for key, (pot, amount) in rows.items()
+    ]
+    if values:
+        await session.execute(insert(Spend).values(values).on_conflict_do_nothing())
+
+
+async def _queue(session: Any, delivery_id: str, short: Short, moment: datetime) -> None:
+    """Put a delivery in line; tell an operator where the guard holds back more than a few."""
+    reason, who = short.reason, "nobody"
+    if short.guard:
+        reason, who = budget.guarded(reason, await _waiting(session, delivery_id, short.holder))
+    change = (
+        update(Delivery)
+        .where(col(Delivery.id) == delivery_id, col(Delivery.state).in_(_OPEN))
+        .values(
+            not_before=short.until,
+            queued_at=func.coalesce(Delivery.queued_at, moment),
+            waits_for=short.holder,
+            reason=reason,
+            who_acts=who,
+            updated_at=moment,
+        )
+        .returning(col(Delivery.connection_id))
+    )
+    connection_id = await session.scalar(change)
+    if who != "nobody" and connection_id is not None:
+        await _tripped(session, connection_id, short, reason)
+
+
+async def _waiting(session: Any, delivery_id: str, holder: str) -> int:
+    """Return how many wait in a holder's line, this delivery among them."""
+    query = select(func.count()).where(
+        col(Delivery.waits_for) == holder,
+        col(Delivery.id) != delivery_id,
+        col(Delivery.queued_at).is_not(None),
+        col(Delivery.state).in_(_OPEN),
+    )
+    return int(await session.scalar(query)) + 1
+
+
+async def _tripped(session: Any, connection_id: str, short: Short, reason: str) -> None:
+    """Write that the guard holds back more than a few: once for each hour and connection."""
+    connection = await session.get_one(Connection, connection_id)
+    facts = {
+        "where": connection.ref,
+        "reason": reason,
+        "who_acts": "an operator",
+        "connection_id": connection_id,
+    }
+    once = f"{Event.GUARD}:{connection_id}:{now():%Y-%m-%dT%H}"
+    happening = Happening(Event.GUARD, connection_id, once, facts)
+    await notices.write(session, connection.workspace_id, happening)
+
+
+def _out_of_line(delivery_id: str) -> Any:
+    return (
+        update(Delivery)
+        .where(col(Delivery.id) == delivery_id, col(Delivery.queued_at).is_not(None))
+        .values(queued_at=None, waits_for=None, reason=None, who_acts=None)
+    )

@@ -1,0 +1,126 @@
+"""Keeps sends within their budgets: reserves before, gives back after, learns from answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from clickpost import budget
+from clickpost.budget import Pot, Reading, Short, Standing, Told
+from clickpost.contract import Quota, ReportsQuota
+from clickpost.errors import PlatformError
+from clickpost.logs import logger
+from clickpost.policy.shape import PlatformPolicy
+from clickpost.publishing import Verdict
+from clickpost.store.budgets import Taking
+from clickpost.store.tables import Connection, Delivery
+from tasks._wiring import House
+
+log = logger("budgeting")
+
+
+def pots_of(house: House, connection: Connection, policy: PlatformPolicy) -> tuple[Pot, ...]:
+    """Return the pots that an account takes from."""
+    app = None
+    if any(one.per == "app" for one in policy.budget):
+        app = house.store.opened(connection).secrets.get("client_id")
+    account = connection.remote_id or connection.id
+    holders = budget.holders_of(connection.platform, connection.api_base, account, app)
+    return budget.pots_of(policy, holders, connection.burst)
+
+
+def posts_of(delivery: Delivery, pots: tuple[Pot, ...]) -> Taking:
+    """Return what the parts of a delivery that are not there yet take."""
+    first = len(delivery.receipts or [])
+    return Taking(delivery.id, pots, first, max(len(delivery.message or []), first))
+
+
+def uploads_of(delivery: Delivery, pots: tuple[Pot, ...]) -> Taking | None:
+    """Return what the uploads of a delivery take; None where no budget counts them."""
+    files = sum(len(part["media"]) for part in delivery.message or [])
+    if not files or not any(budget.need_of(pot, uploads=files) for pot in pots):
+        return None
+    return Taking(delivery.id, pots, 0, 0, files)
+
+
+async def reserved(house: House, taking: Taking, connector: object) -> Short | None:
+    """Take what is about to be sent from its budgets; None where there was room for all of it.
+
+    Otherwise the delivery stands in line, and its row says until when.
+    """
+    if isinstance(connector, ReportsQuota):
+        await _asked(house, taking.pots, connector)
+    short = await house.store.reserve(taking)
+    if short is not None:
+        log.info("no budget", delivery_id=taking.delivery_id, until=short.until.isoformat())
+    return short
+
+
+async def _asked(house: House, pots: Sequence[Pot], connector: ReportsQuota) -> None:
+    """Ask the platform itself how much is left, where it was not asked lately."""
+    pot = next((one for one in pots if one.what == "posts" and not one.guard), None)
+    now = datetime.now(UTC)
+    if pot is None or ((told := await house.store.allowance_of(pot)) and told.resets_at > now):
+        return
+    try:
+        quota = await connector.quota()
+    except PlatformError as error:  # Without an answer the policy's number holds.
+        log.warning("quota not told", holder=pot.holder, error=type(error).__name__)
+        return
+    if (fresh := _told_of(quota, now)) is not None:
+        await house.store.allow(pot.holder, pot.what, pot.seconds, fresh)
+
+
+def _told_of(quota: Quota, now: datetime) -> Told | None:
+    if quota.used is None or quota.total is None:
+        return None
+    until = quota.resets_at or now + budget.HOLDS
+    return Told(max(quota.total - quota.used, 0), until, now, quota.total)
+
+
+async def upload_waits(
+    house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
+) -> Short | None:
+    """Take what a delivery's files need before they are uploaded; say where that has to wait."""
+    if delivery.prepared:  # It was begun: what it takes is counted.
+        return None
+    taking = uploads_of(delivery, pots_of(house, connection, policy))
+    return None if taking is None else await house.store.reserve(taking)
+
+
+async def settled(
+    house: House, taking: Taking, part: int, verdict: Verdict, readings: list[Reading]
+) -> None:
+    """Give back what was not sent, this part and those after it; keep what headers said."""
+    if verdict.nothing_sent:
+        await house.store.give_back(taking, part)
+    while readings:
+        reading = readings.pop(0)
+        if (pot := budget.pot_of(reading, taking.pots)) is not None:
+            told = Told(reading.left, reading.resets_at, reading.seen_at, reading.total)
+            await house.store.allow(pot.holder, pot.what, pot.seconds, told)
+
+
+async def deleted(
+    house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
+) -> None:
+    """Count a takedown, which waits for no budget: it is the more urgent one."""
+    pots = [pot for pot in pots_of(house, connection, policy) if not pot.guard]
+    count = len(delivery.receipts or [])
+    await house.store.spend(delivery.id, "delete", pots, deletes=count)
+
+
+async def too_fast(
+    house: House, connection: Connection, policy: PlatformPolicy, wait: float
+) -> None:
+    """Let nothing of an account leave for `wait` seconds, as its platform asks."""
+    holder = pots_of(house, connection, policy)[-1].holder
+    await house.store.stop(holder, datetime.now(UTC) + timedelta(seconds=wait))
+
+
+async def tightest(
+    house: House, connection: Connection, policy: PlatformPolicy
+) -> tuple[Standing, ...]:
+    """Return how an account's pots stand, the one that ends first in front."""
+    standings = await house.store.standings(pots_of(house, connection, policy))
+    return tuple(sorted(standings, key=lambda one: (-one.share, one.total)))
