@@ -53,7 +53,7 @@ def settings() -> Iterator[Settings]:
 
 @contextmanager
 def unlimited_policies() -> Iterator[Path]:
-    """Yield a copy of the policies in which no budget ends; settings made meanwhile use it.
+    """Yield a copy of the policies in which no budget or burst guard ends; settings made meanwhile use it.
 
     For benchmarks that send more in minutes than any account may in a day.
     """
@@ -65,6 +65,9 @@ def unlimited_policies() -> Iterator[Path]:
             policy = yaml.load(path)
             for one in policy["budget"]:
                 one["total"] = 10**9
+            policy["burst"]["posts"] = 10**9
+            if "quota" in policy["capabilities"]:  # The platform's own word would win.
+                policy["capabilities"].remove("quota")
             with path.open("w") as file:
                 yaml.dump(policy, file)
         before = {"CLICKPOST_POLICIES": os.environ.get("CLICKPOST_POLICIES")}

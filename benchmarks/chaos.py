@@ -64,6 +64,8 @@ FAULTS = {
     "kill_after": 0.006,
 }
 FAILS_PROCESSING = {"mastodon": "media", "instagram": "upload", "youtube": "bytes"}
+#: What must not happen.
+BAD = ("duplicates", "lost", "stuck", "wrong verdicts")
 #: A post whose platforms answer is out this many seconds after its moment.
 LATE = 60.0
 _err = Console(stderr=True)
@@ -318,6 +320,8 @@ async def _counted(
         verdict = _verdict(line, len(received))
         tally[line.platform][verdict] += 1
         tally[line.platform]["duplicates"] += max(0, len(received) - 1)
+        if verdict in BAD or len(received) > 1:
+            await _explained(house, line, verdict, len(received))
         if verdict == "failed honestly":
             failed[_told(line)] += 1
         if received:
@@ -329,8 +333,16 @@ async def _counted(
         for name, times in sorted(world.restarts.items())
     ]
     rows.append({"measure": "seconds to settle after the last misfortune", "value": f"{took:.0f}"})
-    bad = ("duplicates", "lost", "wrong verdicts", "stuck")
-    return rows, not any(counts[name] for counts in tally.values() for name in bad)
+    return rows, not any(counts[name] for counts in tally.values() for name in BAD)
+
+
+async def _explained(house: House, line: DeliveryLine, verdict: str, copies: int) -> None:
+    """Say on stderr what is known of a delivery that is not as it should be."""
+    _say(f"{verdict}: {line.post_id} {line.ref} is {line.state} ({line.reason}), {copies} there")
+    for one in await house.store.attempts_of(line.id):
+        took = f"{one.started_at:%H:%M:%S} {one.intent.get('step', 'send')}"
+        _say(f"  attempt {one.number}: {took}, {one.verdict}, {one.status} {one.code}")
+    _say(f"  its remote id: {line.remote_id}")
 
 
 def _there(posts: Sequence[dict[str, Any]]) -> dict[tuple[int, str], list[float]]:
@@ -364,7 +376,7 @@ def _rows(
     tally: dict[str, Counter[str]], late: list[float], failed: Counter[str]
 ) -> list[dict[str, Any]]:
     total: Counter[str] = sum(tally.values(), Counter())
-    zero = {"duplicates", "lost", "wrong verdicts", "stuck"}
+    zero = set(BAD)
     order = ("live", *sorted(zero), "asked of an operator", "failed honestly")
     rows: list[dict[str, Any]] = []
     for name in order:

@@ -32,7 +32,11 @@ _err = Console(stderr=True)
 
 def main(*, as_json: bool) -> None:
     """Measure on a stack of its own."""
-    with _house.settings() as given, _house.stack(given) as stack:
+    with (
+        _house.unlimited_policies(),
+        _house.settings() as given,
+        _house.stack(given) as stack,
+    ):
         _register()
         show("publish", asyncio.run(_measured(stack)), as_json=as_json)
 
