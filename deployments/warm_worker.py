@@ -14,10 +14,12 @@ from typing import Any
 from uuid import UUID
 
 import anyio
+import httpx
 import psutil
 from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.exceptions import PrefectSignal
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
@@ -130,6 +132,30 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
         await self._executed(flow_run)
         return Result(identifier=self.place, status_code=0)
 
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Ask for work; a server that is away, however long, is asked again."""
+        try:
+            return await super().get_and_submit_flow_runs()
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            self._away(error)
+            return []
+
+    async def _sync_and_initialize(self) -> None:
+        """Give a sign of life, and learn of the pool; the same as above where nobody listens."""
+        try:
+            await super()._sync_and_initialize()
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            self._away(error)
+
+    def _away(self, error: httpx.TransportError | httpx.HTTPStatusError) -> None:
+        """Go on where the server is away, for else the base class ends the worker after a while.
+
+        What it refuses (a status below 500) is an error of ours, and is raised.
+        """
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+            raise error
+        self._logger.warning("Prefect is away (%s); asking again", type(error).__name__)
+
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Claim a run and run it here, without resolving a job template for each."""
         try:
@@ -156,8 +182,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
         with anyio.CancelScope() as scope:
             self._scopes[flow_run.id] = scope
             try:
-                # An error of the flow's own is in its state already.
-                with contextlib.suppress(Exception):
+                # An error of the flow's own, or its pause, is in its state already.
+                with contextlib.suppress(Exception, PrefectSignal):
                     async with engine.start():
                         while engine.is_running():
                             async with engine.run_context():
@@ -192,6 +218,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
         while True:
             try:
                 async with get_events_subscriber(filter=filter_) as events:
+                    await self._take_up()  # What ended while the server was away.
                     self._woken.set()
                     async for event in events:
                         await self._heard(event)
@@ -226,7 +253,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
                 await asyncio.sleep(0.5)
 
     async def _take_up(self) -> None:
-        """Mark the runs of dead workers of this machine Crashed, and let them run again."""
+        """Mark the runs of dead workers of this machine Crashed, and let them run again.
+
+        And runs of ours that ended here while Prefect was away, and are still going there.
+        """
         if self._work_pool is None:
             return
         runs = await self.client.read_flow_runs(
@@ -239,7 +269,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
             limit=200,
         )
         for run in runs:
-            if not _is_dead(run.infrastructure_pid):
+            if not self._is_lost(run):
                 continue
             if run.state is not None and run.state.is_cancelling():
                 off: State[Any] = Cancelled(message="its worker was killed while it was cancelled")
@@ -252,6 +282,12 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
                     message="picked up again after its worker was killed"
                 )
                 await self.client.set_flow_run_state(run.id, again, force=True)
+
+    def _is_lost(self, run: FlowRun) -> bool:
+        """Say whether a run that is going, as Prefect says, is going nowhere."""
+        if run.infrastructure_pid != self.place:
+            return _is_dead(run.infrastructure_pid)
+        return run.id not in self._scopes and run.id not in self._submitting_flow_run_ids
 
 
 def _is_dead(place: str | None) -> bool:

@@ -56,6 +56,17 @@ class House:
         return connectors.connector(account, policy, self.client, heard)
 
 
+#: Seconds for which a step waits for a database that is away, before it fails.
+PATIENCE = 60.0
+#: Names of holders whose step ended without a word to the database: what they held is free.
+_left: set[str] = set()
+
+
+def leave(holder: str) -> None:
+    """Remember that nobody holds a lease under this name any more, which the row cannot say."""
+    _left.add(holder)
+
+
 _houses: dict[asyncio.AbstractEventLoop, House] = {}
 _opening = asyncio.Lock()
 
@@ -75,7 +86,7 @@ async def _open(settings: Settings) -> House:
     logs.configure(settings.log_format, settings.log_level)
     return House(
         settings=settings,
-        store=await Store.of(settings),
+        store=await Store.of(settings, patience=PATIENCE),
         vault=Vault.of(settings),
         client=client(),
         cache=Cache(settings.media_root),
@@ -91,8 +102,11 @@ def _name_of(process: psutil.Process) -> str:
 def is_dead(owner: str) -> bool:
     """Say whether the lease's owner is a process of this machine that is no more.
 
-    Of another machine's processes nothing is known: their leases run out.
+    Or whether its step here has ended. Of another machine's processes nothing is known: their
+    leases run out.
     """
+    if owner in _left:
+        return True
     host, _, rest = owner.partition("#")[0].rpartition(":")[0].rpartition(":")
     born = owner.partition("#")[0].rpartition(":")[2]
     if host != socket.gethostname() or not (rest.isdigit() and born.isdigit()):

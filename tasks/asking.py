@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -42,11 +42,12 @@ class Put:
     def key(self) -> str:
         """What it is about: the same delivery, sent or due at another time, is another question."""
         moments = [_stamp(self.seen.sent_at), _stamp(self.seen.due_at)]
-        return "-".join([self.seen.id, self.question.value, *moments])
+        # Prefect takes small letters, digits and dashes.
+        return "-".join([self.seen.id.replace("_", "-"), self.question.value, *moments])
 
 
 def _stamp(moment: datetime | None) -> str:
-    return f"{moment.timestamp():.6f}" if moment else "none"
+    return moment.astimezone(UTC).strftime("%Y%m%d%H%M%S%f") if moment else "none"
 
 
 async def put(delivery_id: str) -> Put | None:

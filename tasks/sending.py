@@ -30,6 +30,7 @@ from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.publishing import Verdict
 from clickpost.renewal import Need
+from clickpost.store.database import insisted
 from clickpost.store.tables import Connection, Delivery
 from tasks import _wiring, budgeting, preparing, renewing
 from tasks._wiring import House
@@ -40,6 +41,8 @@ log = logger("sending")
 LEASE = timedelta(minutes=15)
 #: Seconds for which a run itself waits for budget; what waits longer makes room for others.
 SHORT_WAIT = 10.0
+#: As long as nobody takes the lease, a verdict that the database does not take is written again.
+WRITING = LEASE - timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,11 @@ async def _parts(
     receipts = receipts_of(delivery)
     job = Sending(house, delivery, connector, house.holder(), run_id)
     for number in range(len(receipts), len(delivery.message or [])):
-        outcome, verdict = await _part(job, number, tuple(receipts))
+        try:
+            outcome, verdict = await _part(job, number, tuple(receipts))
+        except Exception:
+            _wiring.leave(job.holder)  # Whatever the row says: from here nothing more comes.
+            raise
         await budgeting.settled(house, taking, number, verdict, readings)
         if not isinstance(outcome, Receipt):
             return await _after(house, delivery.id, connection, policy, verdict)
@@ -225,7 +232,10 @@ async def _part(
     verdict = publishing.verdict_of(outcome, attempt.tries)
     seconds = monotonic() - began
     with anyio.CancelScope(shield=True):  # A cancel may not lose what came of the send.
-        await house.store.settle(attempt, verdict, outcome, last=last, seconds=seconds)
+        await insisted(
+            lambda: house.store.settle(attempt, verdict, outcome, last=last, seconds=seconds),
+            within=WRITING.total_seconds(),
+        )
     log.info(
         "attempted",
         delivery_id=delivery.id,

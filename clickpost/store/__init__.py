@@ -50,9 +50,9 @@ class Store(
     """All that is kept, for one process."""
 
     @classmethod
-    async def of(cls, settings: Settings) -> Store:
-        """Open the store that `settings` name."""
-        return await cls.open(address(settings), Vault.of(settings))
+    async def of(cls, settings: Settings, *, patience: float = 0.0) -> Store:
+        """Open the store that `settings` name; one that is away is waited for, `patience` s."""
+        return await cls.open(address(settings), Vault.of(settings), patience=patience)
 
 
 def address(settings: Settings) -> str:

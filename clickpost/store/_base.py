@@ -32,9 +32,12 @@ class Base:
         self._together = async_sessionmaker(engine, expire_on_commit=False)
 
     @classmethod
-    async def open(cls, url: str, vault: Vault, *, size: int = 10) -> Self:
-        """Open the store at `url`; raise InvalidInput for an address that is none."""
-        return cls(engine_of(url, size=size), vault)
+    async def open(cls, url: str, vault: Vault, *, size: int = 10, patience: float = 0.0) -> Self:
+        """Open the store at `url`; raise InvalidInput for an address that is none.
+
+        A database that is away is waited for, `patience` seconds.
+        """
+        return cls(engine_of(url, size=size, patience=patience), vault)
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import select
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import psycopg
 from alembic import command
@@ -12,9 +15,24 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DisconnectionError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from tenacity import (
+    AsyncRetrying,
+    retry,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from clickpost.errors import InvalidInput, Unavailable
 
@@ -37,12 +55,59 @@ def url_of(given: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def engine_of(given: str, *, size: int = 10) -> AsyncEngine:
-    """Return an async engine with at most `size` + 10 connections."""
-    engine = create_async_engine(url_of(given), pool_size=size, max_overflow=10)
+def engine_of(given: str, *, size: int = 10, patience: float = 0.0) -> AsyncEngine:
+    """Return an async engine with at most `size` + 10 connections.
+
+    A database that is away is waited for, `patience` seconds: what could not even connect has
+    changed nothing, so that it may be tried again.
+    """
+    url = url_of(given)
+    more: dict[str, Any] = {}
+    if patience:
+        more["async_creator"] = _patient(url, patience)
+        more["pool_timeout"] = patience + 30
+    engine = create_async_engine(url, pool_size=size, max_overflow=10, **more)
     event.listen(engine.sync_engine, "checkin", _put_away)
     event.listen(engine.sync_engine, "checkout", _taken)
     return engine
+
+
+def _patient(url: URL, patience: float) -> Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]:
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    @retry(
+        retry=retry_if_exception_type(psycopg.OperationalError),
+        wait=wait_random_exponential(multiplier=0.2, max=3),
+        stop=stop_after_delay(patience),
+        reraise=True,
+    )
+    async def connected() -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(address)
+
+    return connected
+
+
+def is_away(error: BaseException) -> bool:
+    """Say whether the database was not there for a statement, or went away meanwhile."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return isinstance(error, psycopg.OperationalError | PoolTimeout)
+
+
+async def insisted(write: Callable[[], Awaitable[None]], within: float) -> None:
+    """Do a write that may be done twice; where the database is away, again for `within` seconds.
+
+    Raises what the last try raised.
+    """
+    tries = AsyncRetrying(
+        retry=retry_if_exception(is_away),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_delay(within),
+        reraise=True,
+    )
+    async for attempt in tries:
+        with attempt:
+            await write()
 
 
 def _put_away(_connection: object, record: ConnectionPoolEntry) -> None:
@@ -54,7 +119,8 @@ def _taken(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: obj
 
     SQLAlchemy's own `pool_pre_ping` asks at every use, which doubles the cost of a short query.
     """
-    if monotonic() - record.info.get("idle_since", monotonic()) < _FRESH:
+    fresh = monotonic() - record.info.get("idle_since", monotonic()) < _FRESH
+    if fresh and not _was_told(connection):
         return
     try:
         cursor = connection.cursor()
@@ -63,6 +129,16 @@ def _taken(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: obj
         connection.rollback()
     except psycopg.Error:
         raise DisconnectionError from None
+
+
+def _was_told(connection: DBAPIConnection) -> bool:
+    """Say whether the server said something unasked, as it does when it goes away."""
+    driver: Any = getattr(connection, "driver_connection", None)
+    if driver is None or driver.closed:
+        return True
+    ready = select.poll()
+    ready.register(driver.fileno(), select.POLLIN)
+    return bool(ready.poll(0))
 
 
 def migrate(given: str) -> str:

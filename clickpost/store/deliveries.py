@@ -281,14 +281,16 @@ class Deliveries(Base):
 
         Also where the send was taken for lost meanwhile, as long as nobody has sent or settled it
         since. Raises Conflict otherwise: the verdict is kept with its attempt, and moves nothing.
+        May run again, as after an answer of the database that got lost: the first one counts.
         """
         async with self.transaction() as session:
             change = (
                 update(Attempt)
-                .where(col(Attempt.id) == started.id)
+                .where(col(Attempt.id) == started.id, col(Attempt.finished_at).is_(None))
                 .values(finished_at=now(), seconds=seconds, verdict=verdict.name, **_told(outcome))
             )
-            await session.execute(change)
+            if await session.scalar(change.returning(col(Attempt.id))) is None:
+                return
             query = select(Delivery).where(col(Delivery.id) == started.delivery_id)
             row = (await session.scalars(query.with_for_update())).one()
             state = _settled_state(row, started, verdict, outcome, last=last)
