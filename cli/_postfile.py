@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from clickpost.draft import MediaItem, PostFile
 from clickpost.errors import InvalidInput
@@ -31,6 +31,10 @@ class Flags:
     key: str | None
     visibility: str | None
     tags: Sequence[str]
+    repeat: str | None = None
+
+
+NO_FLAGS = Flags(None, None, None, (), (), (), None, None, None, None, None, None, ())
 
 
 def post_of(file: Path | None, flags: Flags) -> tuple[PostFile, Path]:
@@ -48,7 +52,9 @@ def post_of(file: Path | None, flags: Flags) -> tuple[PostFile, Path]:
     if flags.text_file is not None:
         said["text"] = _text(flags.text_file)
     if flags.at is not None:
-        said["at"] = _moment(flags.at)
+        said["at"] = time_of(flags.at)
+    if flags.repeat is not None:
+        said["repeat"] = {"rule": flags.repeat}
     if flags.to:
         said["to"] = list(flags.to)
     if flags.tags:
@@ -94,10 +100,13 @@ def _media(files: Sequence[str], alts: Sequence[str]) -> list[MediaItem]:
     return [MediaItem(file=file, alt=alt) for file, alt in zip(files, padded, strict=True)]
 
 
-def _moment(word: str) -> datetime:
+def time_of(word: str) -> datetime | Literal["next-slot"]:
+    """Return the time that `--at` means; raise InvalidInput where it means none."""
+    if word == "next-slot":
+        return "next-slot"
     try:
         return datetime.fromisoformat(word)
     except ValueError:
         raise InvalidInput(
-            f"--at: needs a time such as 2026-12-01T09:00+01:00; found {word!r}"
+            f"--at: needs a time such as 2026-12-01T09:00+01:00, or next-slot; found {word!r}"
         ) from None

@@ -14,6 +14,8 @@ from rich.table import Table
 from cli import _house
 from cli._output import AsJson, err, guarded, out, show_json
 from cli._publishing import started
+from cli.approving import for_one
+from cli.slots import slots
 from clickpost.delivery import State
 from clickpost.errors import InvalidInput, Unavailable
 from clickpost.policy.load import load_platforms, platform
@@ -25,13 +27,17 @@ from tasks import connecting
 
 #: So many runs a reconnect starts itself; the sweep takes the rest.
 MOST_RUNS = 100
+accounts = typer.Typer()
 _LOOSE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command(context_settings=_LOOSE)(connect)
-    app.command()(connections)
+    accounts.callback(invoke_without_command=True)(connections)
+    accounts.command("slots")(slots)
+    accounts.command("require-approval")(for_one)
+    app.add_typer(accounts, name="connections")
 
 
 @guarded
@@ -172,8 +178,10 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 @guarded
-def connections(as_json: bool = AsJson) -> None:
-    """List the connected accounts."""
+def connections(context: typer.Context, as_json: bool = AsJson) -> None:
+    """List the connected accounts, or act on one."""
+    if context.invoked_subcommand is not None:
+        return
     rows = _house.run(_listed(_house.settings()))
     if as_json:
         show_json([_shown(row) for row in rows])
@@ -207,6 +215,7 @@ def _shown(row: Connection) -> dict[str, Any]:
         "remote_id": row.remote_id,
         "api_base": row.api_base,
         "status": row.status,
+        "approval": row.approval,
         "reason": row.status_reason,
         "expires_at": row.expires_at.isoformat() if row.expires_at else None,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import audit, bench, connections, notify, policy, posts, sandbox, stack
+from cli import approving, audit, bench, connections, notify, policy, posts, sandbox, series, stack
 
 app = typer.Typer(
     name="clickpost",
@@ -17,6 +17,8 @@ app = typer.Typer(
 stack.add_to(app)
 connections.add_to(app)
 posts.add_to(app)
+approving.add_to(app)
+app.add_typer(series.app, name="series")
 app.add_typer(policy.app, name="policy")
 app.add_typer(notify.app, name="notify")
 app.add_typer(audit.app, name="audit")

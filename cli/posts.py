@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.table import Table
 
-from cli import _house, _postfile, _preview
-from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
-from cli._publishing import Follow, report_of, shown, started, tags_of
+from cli import _changing, _house, _postfile, _preview, series
+from cli._output import DONE, FAILED, AsJson, err, guarded, out, show_json
+from cli._publishing import Follow, report_of, scheduled, shown, started, tags_of
 from cli._settling import settle
 from clickpost.delivery import CANCELLABLE, State
 from clickpost.draft import PostFile
 from clickpost.errors import Conflict, InvalidInput
 from clickpost.media import Cache
+from clickpost.recurrence import occurrences, recurrence
 from clickpost.settings import Settings
 from clickpost.store import Store
 from deployments import runs
@@ -32,13 +35,17 @@ Title = typer.Option(None, "--title", help="The title, where the platform has on
 Media = typer.Option([], "--media", help="A photo or clip; again for more.")
 Alt = typer.Option([], "--alt", help="What the medium shows; in the order of --media.")
 To = typer.Option([], "--to", help="A target, PLATFORM/NAME; again for more.")
-At = typer.Option(None, "--at", help="When it is due, e.g. 2026-12-01T09:00+01:00.")
+At = typer.Option(None, "--at", help="When it is due: 2026-12-01T09:00+01:00, or next-slot.")
 Zone = typer.Option(None, "--zone", help="IANA zone of --at where it has no offset.")
 FitOption = typer.Option(None, "--fit", help="Too long a text: refuse, shorten or thread.")
 LateOption = typer.Option(None, "--late", help="Too late: publish, skip or ask.")
 Key = typer.Option(None, "--key", help="Your own key: the same key is the same post.")
 Seen = typer.Option(None, "--visibility", help="public, unlisted, private or direct.")
 TagOption = typer.Option([], "--tag", help="A hashtag; again for more.")
+RepeatOption = typer.Option(
+    None, "--repeat", help="An RRULE, e.g. FREQ=WEEKLY;BYDAY=MO;BYHOUR=9; needs --zone."
+)
+Again = typer.Option(False, "--again", help="An account may get what it got lately once more.")
 
 
 def add_to(main: typer.Typer) -> None:
@@ -64,40 +71,86 @@ def publish(
     key: str = Key,
     visibility: str = Seen,
     tag: list[str] = TagOption,
+    repeat: str = RepeatOption,
+    again: bool = Again,
     draft: bool = typer.Option(False, "--draft", help="Keep it; publish it later."),
     wait: bool = typer.Option(False, "--wait", help="Wait until every delivery has ended."),
     as_json: bool = AsJson,
 ) -> None:
-    """Publish a post on its targets, now or at a moment."""
+    """Publish a post on its targets: now, at a moment, at the next slot, or again and again."""
     given = _house.settings()
     flags = _postfile.Flags(
-        text, text_file, title, media, alt, to, at, zone, fit, late, key, visibility, tag
+        text, text_file, title, media, alt, to, at, zone, fit, late, key, visibility, tag, repeat
     )
     post, folder = _postfile.post_of(file, flags)
-    code, report = _house.run(_publish(given, post, folder, draft=draft, wait=wait, quiet=as_json))
+    how = _How(draft=draft, wait=wait, quiet=as_json, again=again)
+    work = _publish if post.repeat is None else _repeat
+    code, report = _house.run(work(given, post, folder, how))
     if as_json:
         show_json(report)
     raise typer.Exit(code)
 
 
-async def _publish(
-    given: Settings, post: PostFile, folder: Path, *, draft: bool, wait: bool, quiet: bool
+@dataclass(frozen=True)
+class _How:
+    """What the flags of `publish` say beside the post."""
+
+    draft: bool
+    wait: bool
+    quiet: bool
+    again: bool
+
+
+async def _repeat(
+    given: Settings, post: PostFile, folder: Path, how: _How
 ) -> tuple[int, dict[str, Any]]:
+    """Begin a series: its posts are made from the file as it is now."""
+    now = datetime.now(UTC)
+    if how.draft or how.wait or post.repeat is None or post.at == "next-slot":
+        raise InvalidInput("repeat: goes with neither --draft nor --wait nor next-slot")
+    rule = recurrence(post.repeat, intake.moment(post), post.zone, now)
+    async with _house.opened(given) as store:
+        to = await intake.targets(store, post.to)
+        looked = await intake.look(post, folder)
+        new = await intake.brought_in(store, Cache(given.media_root), post, looked, to)
+        begun = await store.create_series(new, rule, next(occurrences(rule, now)))
+        if not begun.existing:
+            await series.extended(given, store, begun.series_id)
+        report = await series.told(store, await store.series(begun.series_id))
+    if not how.quiet:
+        series.print_one(report)
+    return DONE, report | {"existing": begun.existing}
+
+
+async def _publish(
+    given: Settings, post: PostFile, folder: Path, how: _How
+) -> tuple[int, dict[str, Any]]:
+    draft, policy_of = how.draft, partial(_house.policy_of, given)
     async with _house.opened(given) as store:
         to = await intake.targets(store, post.to)
         looked = await intake.look(post, folder)
         moment = intake.moment(post)
-        made = await intake.take_in(store, Cache(given.media_root), post, looked, to, draft=draft)
-        report: dict[str, Any] = {}
+        cache = Cache(given.media_root)
+        made = await intake.take_in(
+            store, cache, post, looked, to, policy_of, draft=draft, again=how.again
+        )
+        for said in made.repeats:
+            err.print(f"[yellow]note:[/] {said}; say so with --again")
+        report: dict[str, Any] = {"repeats": [str(said) for said in made.repeats]}
         if not made.existing and not draft:
-            report["run"] = await started(given, store, made.post_id, moment)
-        waits = wait and not draft and not made.existing and not _far(moment)
+            report["run"] = (
+                await scheduled(given, store, made.post_id)
+                if post.at == "next-slot"
+                else await started(given, store, made.post_id, moment)
+            )
+            moment = (await store.post(made.post_id)).due_at
+        waits = how.wait and not draft and not made.existing and not _far(moment)
         follow = Follow(store, made.post_id, given)
         code, found = (
             await follow.to_the_end() if waits else (DONE, await report_of(store, made.post_id))
         )
         report = found | report | {"existing": made.existing}
-        if not quiet:
+        if not how.quiet:
             await _say(store, made.post_id, report, moment)
     return code, report
 
@@ -155,10 +208,12 @@ def preview(
 @app.command("list")
 @guarded
 def list_posts(
-    limit: int = typer.Option(20, help="How many of the newest."), as_json: bool = AsJson
+    limit: int = typer.Option(20, help="How many of the newest."),
+    state: State = typer.Option(None, "--state", help="Only with a delivery that stands so."),
+    as_json: bool = AsJson,
 ) -> None:
     """List the newest posts."""
-    rows = _house.run(_newest(_house.settings(), limit))
+    rows = _house.run(_newest(_house.settings(), limit, state))
     if as_json:
         show_json(rows)
         return
@@ -168,7 +223,7 @@ def list_posts(
     out.print(table if rows else "no posts yet")
 
 
-async def _newest(given: Settings, limit: int) -> list[dict[str, Any]]:
+async def _newest(given: Settings, limit: int, state: State | None) -> list[dict[str, Any]]:
     async with _house.opened(given) as store:
         return [
             {
@@ -179,7 +234,7 @@ async def _newest(given: Settings, limit: int) -> list[dict[str, Any]]:
                     f"{line.ref} {line.state.value}" for line in await store.lines(post.id)
                 ),
             }
-            for post in await store.posts(limit)
+            for post in await store.posts(limit, state)
         ]
 
 
@@ -288,6 +343,8 @@ async def _cancelled(given: Settings, post_id: str) -> dict[str, Any]:
 
 
 app.command()(settle)
+app.command()(_changing.reschedule)
+app.command()(_changing.edit)
 
 
 @app.command()

@@ -9,6 +9,10 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 from clickpost.draft import Wish
+from clickpost.policy.shape import RepeatGuard
+
+#: So long the same counts as said again, where a platform says nothing: our own choice.
+WINDOW = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,13 @@ class Said:
 
     def __str__(self) -> str:
         return f"{self.ref} gets the same in {self.post_id}, {self.at:%Y-%m-%d %H:%M} UTC"
+
+
+def guard(digest: str, rule: RepeatGuard | None) -> Guard:
+    """Return the guard that a platform's policy asks for, or ours: a warning, within a day."""
+    if rule is None:
+        return Guard(digest, WINDOW, blocks=False)
+    return Guard(digest, rule.window, blocks=rule.mode == "block")
 
 
 def fingerprint(wish: Wish, secret: bytes) -> str | None:

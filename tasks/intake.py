@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from clickpost.draft import Enclosed, PostFile, strangers
+from clickpost import repeats
+from clickpost.draft import Enclosed, PostFile, strangers, wish_of
 from clickpost.errors import ContentRejected, InvalidInput
 from clickpost.media import Cache, Probed, probe
+from clickpost.policy.shape import PlatformPolicy
+from clickpost.recurrence import exists, instant_of, zone_of
 from clickpost.store import Created, FileFacts, NewPost, Store
 from clickpost.store.tables import Connection
 
@@ -57,21 +59,21 @@ def _look_at(folder: Path, file: str, alt: str) -> Looked:
 
 
 def moment(post: PostFile) -> datetime | None:
-    """Return when the post is due, aware; raise InvalidInput for a time without a zone."""
+    """Return when the post is due, aware; None for at once, and for the next slot.
+
+    Raises InvalidInput for a time without a zone, or one that the zone's clocks leave out.
+    """
     if post.at is None or isinstance(post.at, str):
         return None
     if post.at.tzinfo is not None:
         return post.at.astimezone(UTC)
-    if post.zone is None:
+    name = post.zone or (post.repeat.zone if post.repeat else None)
+    if name is None:
         raise InvalidInput("at: needs an offset (2026-12-01T09:00+01:00) or a `zone`")
-    try:
-        zone = ZoneInfo(post.zone)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise InvalidInput(f"zone: {post.zone} is no IANA time zone (e.g. Europe/Berlin)") from None
-    local = post.at.replace(tzinfo=zone)
-    if local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != post.at:
-        raise InvalidInput(f"at: {post.at} does not exist in {post.zone} (clocks go forward)")
-    return local.astimezone(UTC)
+    zone = zone_of(name)
+    if not exists(post.at, zone):
+        raise InvalidInput(f"at: {post.at} does not exist in {name} (clocks go forward)")
+    return instant_of(post.at, zone)
 
 
 async def targets(store: Store, names: Sequence[str]) -> list[Connection]:
@@ -96,10 +98,28 @@ async def take_in(
     post: PostFile,
     looked: Sequence[Looked],
     to: Sequence[Connection],
+    policy_of: Callable[[Connection], PlatformPolicy] | None = None,
     *,
     draft: bool = False,
+    again: bool = False,
 ) -> Created:
-    """Store the post, its files and its deliveries in one go; the same client key is one post."""
+    """Store the post, its files and its deliveries in one go; the same client key is one post.
+
+    With `policy_of` it is noticed where an account got the same lately, unless `again` says so.
+    """
+    new = await brought_in(store, cache, post, looked, to, policy_of)
+    return await store.create_post(replace(new, draft=draft, again=again))
+
+
+async def brought_in(
+    store: Store,
+    cache: Cache,
+    post: PostFile,
+    looked: Sequence[Looked],
+    to: Sequence[Connection],
+    policy_of: Callable[[Connection], PlatformPolicy] | None = None,
+) -> NewPost:
+    """Bring the post's files into the house, and return the post as it can be stored."""
     media = []
     for one in looked:
         stored = await asyncio.to_thread(cache.keep, one.path, one.probed.sha256)
@@ -107,15 +127,31 @@ async def take_in(
         media.append(
             Enclosed(asset_id=asset.id, kind=one.probed.kind.value, file=one.file, alt=one.alt)
         )
-    return await store.create_post(
-        NewPost(
-            post=post,
-            media=tuple(media),
-            connection_ids=tuple(row.id for row in to),
-            due_at=moment(post),
-            draft=draft,
-        )
+    return NewPost(
+        post=post,
+        media=tuple(media),
+        connection_ids=tuple(row.id for row in to),
+        due_at=moment(post),
+        next_slot=post.at == "next-slot",
+        guards=_guards(store, post, tuple(media), to, policy_of) if policy_of else {},
     )
+
+
+def _guards(
+    store: Store,
+    post: PostFile,
+    media: tuple[Enclosed, ...],
+    to: Sequence[Connection],
+    policy_of: Callable[[Connection], PlatformPolicy],
+) -> dict[str, repeats.Guard]:
+    """Return by connection how a repetition is noticed, and what its policy says to it."""
+    secret = store.vault.derived("fingerprints")
+    found = {}
+    for row in to:
+        digest = repeats.fingerprint(wish_of(post, media, row.platform, row.ref), secret)
+        if digest is not None:
+            found[row.id] = repeats.guard(digest, policy_of(row).repeat_guard)
+    return found
 
 
 def _facts(probed: Probed, stored: Path) -> FileFacts:

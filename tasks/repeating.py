@@ -20,7 +20,7 @@ log = logger("repeating")
 AHEAD = 2
 #: A moment's run begins so much earlier, makes everything ready and waits for the moment.
 HEAD_START = timedelta(seconds=4)
-_JUST_BEFORE = timedelta(microseconds=1)
+JUST_BEFORE = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ async def _made(store: Store, row: Series, now: datetime) -> None:
             continue
         if len(await store.posts_of_series(row.id, now)) >= AHEAD:
             return
-        occurrence = next_of(row, at - _JUST_BEFORE)
+        occurrence = next_of(row, at - JUST_BEFORE)
         if occurrence is None:
             return
         made = await store.create_post(post_of(row, occurrence))

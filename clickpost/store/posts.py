@@ -123,10 +123,13 @@ class Posts(Connections, Base):
             raise InvalidInput(f"no post {post_id}; see: clickpost posts list")
         return found
 
-    async def posts(self, limit: int = 20) -> list[Post]:
-        """Return the newest posts."""
+    async def posts(self, limit: int = 20, state: State | None = None) -> list[Post]:
+        """Return the newest posts; or of those with a delivery that stands at `state`."""
         async with self.session() as session:
             query = select(Post).order_by(col(Post.created_at).desc()).limit(limit)
+            if state is not None:
+                some = select(Delivery.post_id).where(Delivery.state == state)
+                query = query.where(col(Post.id).in_(some))
             return list((await session.scalars(query)).all())
 
     async def set_flow_run(
