@@ -53,9 +53,10 @@ def settings() -> Iterator[Settings]:
 
 @contextmanager
 def unlimited_policies() -> Iterator[Path]:
-    """Yield a copy of the policies in which no budget or burst guard ends; settings made meanwhile use it.
+    """Yield a copy of the policies in which no budget ends and no guard trips.
 
-    For benchmarks that send more in minutes than any account may in a day.
+    Settings made meanwhile use it: for benchmarks that send more in minutes than any account
+    may in a day.
     """
     yaml = YAML()
     with tempfile.TemporaryDirectory(prefix="clickpost-policies-") as folder:

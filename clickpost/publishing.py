@@ -30,8 +30,14 @@ from clickpost.errors import (
 )
 from clickpost.policy.shape import PlatformPolicy
 
-#: A send is tried this often in one go; then somebody has to look.
+#: What could not be prepared, or was looked for in vain, so often: somebody has to look.
 MOST_ATTEMPTS = 6
+#: What has only failed for this long is given up: our own choice.
+DEADLINE = timedelta(hours=1)
+#: What a platform has put off for this long, again and again, is given up: our own choice.
+LIMITED_DEADLINE = timedelta(days=3)
+#: The longest wait between two tries.
+LONGEST_BACKOFF = timedelta(minutes=5)
 #: A wait longer than this ends the run; a scheduled run takes it up again.
 LONGEST_WAIT = timedelta(seconds=90)
 #: How late a delivery may be before its `late` policy decides.
@@ -185,11 +191,43 @@ class Verdict:
         return self.state in (State.READY, State.FAILED, State.HELD)
 
 
-def verdict_of(outcome: Receipt | Pending | BaseException, attempts: int) -> Verdict:
+@dataclass(frozen=True)
+class Try:
+    """One attempt that is over: when it began, and its verdict's name."""
+
+    started_at: datetime
+    verdict: str | None
+
+
+def failing_for(tries: Sequence[Try], now: datetime | None, *, limited: bool = False) -> timedelta:
+    """Return for how long the tries, first to last, have done nothing but fail.
+
+    A part of a thread that went out begins anew. So does a platform that asked us to wait, unless
+    it is such waits that are counted (`limited`).
+    """
+    if now is None:
+        return timedelta(0)
+    since = now
+    for one in reversed(tries):
+        if one.verdict == "live" or (one.verdict == "rate_limited" and not limited):
+            break
+        since = one.started_at
+    return now - since
+
+
+def verdict_of(
+    outcome: Receipt | Pending | BaseException,
+    attempts: int,
+    *,
+    tries: Sequence[Try] = (),
+    now: datetime | None = None,
+    chance: float = 1.0,
+) -> Verdict:
     """Judge one send. `attempts` counts this one; again means: nothing happened, it may go again.
 
-    An exception of any class that we do not know leaves the outcome unknown: only what is proven
-    not to have happened may be sent again.
+    It may go again until the `tries` before it have failed too long by `now`; `chance` (0 to 1)
+    is the jitter of the wait. An exception of any class that we do not know leaves the outcome
+    unknown: only what is proven not to have happened may be sent again.
     """
     match outcome:
         case Receipt():
@@ -197,15 +235,14 @@ def verdict_of(outcome: Receipt | Pending | BaseException, attempts: int) -> Ver
         case Pending():
             return Verdict("processing", State.PROCESSING, wait=outcome.again_in)
         case RateLimited():
-            return _again("rate_limited", outcome, attempts, outcome.retry_after)
-        case TokenExpired():
-            return _again("expired", outcome, attempts, 0.0)
-        case PrepareAgain():
-            return _again("prepare_again", outcome, attempts, 0.0)
-        case NotReady():
-            return _again("not_ready", outcome, attempts, backoff(attempts))
-        case Transient():
-            return _again("transient", outcome, attempts, backoff(attempts))
+            late = failing_for(tries, now, limited=True) > LIMITED_DEADLINE
+            return _again("rate_limited", outcome, outcome.retry_after, late=late)
+        case TokenExpired() | PrepareAgain() | NotReady() | Transient():
+            name = _NAMES[type(outcome)]
+            # The first new token or upload is used at once.
+            at_once = attempts <= 1 and isinstance(outcome, TokenExpired | PrepareAgain)
+            wait = 0.0 if at_once else backoff(attempts, chance)
+            return _again(name, outcome, wait, late=failing_for(tries, now) > DEADLINE)
         case OutcomeUnknown():
             return Verdict("unknown", State.UNKNOWN, str(outcome), outcome.who_acts)
         case Reauthorize():
@@ -235,9 +272,19 @@ def unsent(error: ClickPostError) -> ClickPostError:
     return error
 
 
-def _again(name: str, error: PlatformError, attempts: int, wait: float) -> Verdict:
-    if attempts >= MOST_ATTEMPTS:
-        reason = f"{_reason(error)} ({attempts} attempts)"
+_NAMES: dict[type[PlatformError], str] = {
+    TokenExpired: "expired",
+    PrepareAgain: "prepare_again",
+    NotReady: "not_ready",
+    Transient: "transient",
+}
+
+
+def _again(name: str, error: PlatformError, wait: float, *, late: bool) -> Verdict:
+    if late:
+        span = LIMITED_DEADLINE if name == "rate_limited" else DEADLINE
+        hours = span.total_seconds() / 3600
+        reason = f"{_reason(error)} (tried for more than {hours:g} h)"
         return Verdict(name, State.FAILED, reason, "an operator")
     return Verdict(name, State.READY, _reason(error), error.who_acts, wait=wait, again=True)
 
@@ -254,9 +301,12 @@ def _reason(error: PlatformError) -> str:
     return said if not error.detail or error.detail in said else f"{said}: {error.detail}"
 
 
-def backoff(attempts: int) -> float:
-    """Return the seconds before attempt `attempts + 1`: 1, 2, 4, … 60."""
-    return float(min(60, 2 ** max(attempts - 1, 0)))
+def backoff(attempts: int, chance: float = 1.0) -> float:
+    """Return the seconds before attempt `attempts + 1`: up to 1, 2, 4, … 300, full jitter.
+
+    `chance` (0 to 1) chooses within that, so that what failed together does not return together.
+    """
+    return chance * min(LONGEST_BACKOFF.total_seconds(), 2.0 ** min(max(attempts - 1, 0), 20))
 
 
 def said(counts: dict[State, int]) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from clickpost import budget
+from clickpost import budget, publishing
 from clickpost.budget import Pot, Reading, Short, Standing, Told
-from clickpost.contract import Quota, ReportsQuota
+from clickpost.contract import Pending, Quota, Receipt, ReportsQuota
 from clickpost.errors import PlatformError
 from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
-from clickpost.publishing import Verdict
+from clickpost.publishing import Try, Verdict
 from clickpost.store.budgets import Taking
 from clickpost.store.tables import Connection, Delivery
 from tasks._wiring import House
@@ -43,12 +44,14 @@ def uploads_of(delivery: Delivery, pots: tuple[Pot, ...]) -> Taking | None:
     return Taking(delivery.id, pots, 0, 0, files)
 
 
-async def reserved(house: House, taking: Taking, connector: object) -> Short | None:
+async def reserved(
+    house: House, taking: Taking, policy: PlatformPolicy, connector: object
+) -> Short | None:
     """Take what is about to be sent from its budgets; None where there was room for all of it.
 
     Otherwise the delivery stands in line, and its row says until when.
     """
-    if isinstance(connector, ReportsQuota):
+    if "quota" in policy.capabilities and isinstance(connector, ReportsQuota):
         await _asked(house, taking.pots, connector)
     short = await house.store.reserve(taking)
     if short is not None:
@@ -99,6 +102,22 @@ async def settled(
         if (pot := budget.pot_of(reading, taking.pots)) is not None:
             told = Told(reading.left, reading.resets_at, reading.seen_at, reading.total)
             await house.store.allow(pot.holder, pot.what, pot.seconds, told)
+
+
+async def tries(house: House, delivery: Delivery) -> list[Try]:
+    """Return the tries so far, since somebody asked to retry; read before a send, never after."""
+    if not delivery.attempts:
+        return []
+    rows = await house.store.attempts_of(delivery.id)
+    return [Try(row.started_at, row.verdict) for row in rows[-delivery.attempts :]]
+
+
+def judged(
+    outcome: Receipt | Pending | BaseException, attempts: int, before: Sequence[Try]
+) -> Verdict:
+    """Judge one send by the clock and with a jitter of its own."""
+    now, chance = datetime.now(UTC), random.random()  # noqa: S311  # spreads waits, no secret
+    return publishing.verdict_of(outcome, attempts, tries=before, now=now, chance=chance)
 
 
 async def deleted(

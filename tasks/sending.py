@@ -158,7 +158,7 @@ async def _not_prepared(
     """Record a failed preparation as an attempt that sent nothing."""
     current = await house.store.delivery(delivery.id)
     error = publishing.unsent(error)
-    verdict = publishing.verdict_of(error, current.attempts + 1)
+    verdict = budgeting.judged(error, current.attempts + 1, await budgeting.tries(house, current))
     await house.store.note_attempt(
         current.id, verdict=verdict, error=error, worker=house.name, before=current.state
     )
@@ -177,7 +177,7 @@ async def _parts(
     if not isinstance(connector, Publishes):
         raise UnexpectedResponse(f"{connection.platform} cannot publish")
     taking = budgeting.posts_of(delivery, budgeting.pots_of(house, connection, policy))
-    if short := await budgeting.reserved(house, taking, connector):
+    if short := await budgeting.reserved(house, taking, policy, connector):
         wait = short.wait(datetime.now(UTC))
         return Step(delivery.state, wait, parked=wait > SHORT_WAIT)
     receipts = receipts_of(delivery)
@@ -185,10 +185,10 @@ async def _parts(
     for number in range(len(receipts), len(delivery.message or [])):
         try:
             outcome, verdict = await _part(job, number, tuple(receipts))
+            await budgeting.settled(house, taking, number, verdict, readings)
         except Exception:
             _wiring.leave(job.holder)  # Whatever the row says: from here nothing more comes.
             raise
-        await budgeting.settled(house, taking, number, verdict, readings)
         if not isinstance(outcome, Receipt):
             return await _after(house, delivery.id, connection, policy, verdict)
         receipts.append(outcome)
@@ -212,6 +212,7 @@ async def _part(
     """Write the intent, make the one call, write the verdict."""
     house, delivery = job.house, job.delivery
     key = preparing.part_key(delivery, number)
+    tries = await budgeting.tries(house, delivery)
     attempt = await house.store.begin_attempt(
         delivery.id,
         worker=job.holder,
@@ -229,7 +230,7 @@ async def _part(
     except BaseException as error:
         outcome = error
     last = number == len(delivery.message or []) - 1
-    verdict = publishing.verdict_of(outcome, attempt.tries)
+    verdict = budgeting.judged(outcome, attempt.tries, tries)
     seconds = monotonic() - began
     with anyio.CancelScope(shield=True):  # A cancel may not lose what came of the send.
         await insisted(

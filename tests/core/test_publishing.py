@@ -51,13 +51,14 @@ def made(kind: type[ClickPostError]) -> ClickPostError:
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("attempts", [1, publishing.MOST_ATTEMPTS])
+@pytest.mark.parametrize("spent_for", [timedelta(0), timedelta(days=4)])
 def test_every_error_has_a_verdict_that_the_state_machine_knows(
-    kind: type[ClickPostError], attempts: int
+    kind: type[ClickPostError], spent_for: timedelta
 ) -> None:
-    verdict = publishing.verdict_of(made(kind), attempts)
+    tries = [publishing.Try(NOW - spent_for, "transient")]
+    verdict = publishing.verdict_of(made(kind), 2, tries=tries, now=NOW)
     name, state = EXPECTED.get(kind.__name__, ("refused", State.FAILED))
-    spent = state is State.READY and attempts == publishing.MOST_ATTEMPTS
+    spent = state is State.READY and bool(spent_for)
     assert (verdict.name, verdict.state) == (name, State.FAILED if spent else state)
     assert may_move(State.SENDING, verdict.state)
     assert verdict.again == (verdict.state is State.READY)
@@ -88,10 +89,40 @@ def test_a_rate_limit_waits_as_long_as_it_says() -> None:
     assert publishing.verdict_of(made(errors.RateLimited), 1).wait == 7.0
 
 
-@given(st.integers(0, 10_000))
-def test_waits_grow_to_a_minute_and_no_further(attempts: int) -> None:
-    wait = publishing.backoff(attempts)
-    assert 1 <= wait <= publishing.backoff(attempts + 1) <= 60
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_waits_grow_to_five_minutes_and_chance_spreads_all_of_it(
+    attempts: int, chance: float
+) -> None:
+    longest = publishing.backoff(attempts)
+    assert 1 <= longest <= publishing.backoff(attempts + 1) <= 300
+    assert publishing.backoff(attempts, chance) == pytest.approx(chance * longest)
+    assert publishing.verdict_of(made(errors.Transient), attempts, chance=0.5).wait == longest / 2
+
+
+def test_a_new_token_is_used_at_once_and_a_second_one_that_ends_waits() -> None:
+    assert publishing.verdict_of(made(errors.TokenExpired), 1).wait == 0
+    assert publishing.verdict_of(made(errors.TokenExpired), 5).wait > 0
+
+
+def ago(minutes: float, verdict: str) -> publishing.Try:
+    return publishing.Try(NOW - timedelta(minutes=minutes), verdict)
+
+
+def test_what_fails_is_given_up_after_its_deadline_however_often_it_was_tried() -> None:
+    young = [ago(59, "transient")] * 50
+    assert publishing.verdict_of(made(errors.Transient), 51, tries=young, now=NOW).again
+    old = [ago(61, "transient"), ago(1, "not_ready")]
+    verdict = publishing.verdict_of(made(errors.Transient), 3, tries=old, now=NOW)
+    assert (verdict.state, verdict.who_acts) == (State.FAILED, "an operator")
+    assert str(verdict.reason).endswith("(tried for more than 1 h)")
+
+
+def test_neither_a_part_that_went_out_nor_a_limit_is_held_against_a_delivery() -> None:
+    for name in ("live", "rate_limited"):
+        tries = [ago(500, "transient"), ago(61, name)]
+        assert publishing.verdict_of(made(errors.Transient), 3, tries=tries, now=NOW).again
+    limited = [ago(60 * 24 * 2, "rate_limited")] * 9
+    assert publishing.verdict_of(made(errors.RateLimited), 10, tries=limited, now=NOW).again
 
 
 @pytest.mark.parametrize(
