@@ -358,20 +358,20 @@ def takedown(post_id: str, as_json: bool = AsJson) -> None:
 
 
 async def _taken(given: Settings, post_id: str, *, quiet: bool) -> tuple[int, dict[str, Any]]:
-
-    up = {State.LIVE, State.PROCESSING, State.GONE}
     async with _house.opened(given) as store:
         await store.post(post_id)
+        wanted = await store.want_down(post_id, actor="operator")  # Kept, whatever comes.
         about = {"post": {"post_id": post_id}}
         run_id = runs.start(given, "takedown", about, tags=await tags_of(store, post_id))
         for _ in range(240):
-            lines = await store.lines(post_id)
-            if not any(line.state in up and line.reason is None for line in lines):
+            state = runs.state_of(given, run_id)
+            if state is not None and state.type in runs.ENDED:
                 break
             await asyncio.sleep(0.5)
         lines = await store.lines(post_id)
         if not quiet:
             out.print(shown(lines))
             out.print(f"run: {runs.run_url(given, run_id)}")
-        left = any(line.state in up for line in lines)
+        down = {State.REMOVED, State.CANCELLED}
+        left = any(line.id in wanted and line.state not in down for line in lines)
         return FAILED if left else DONE, await report_of(store, post_id)

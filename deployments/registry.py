@@ -90,8 +90,8 @@ DEPLOYMENTS = (
     Spec(
         check_drift,
         "flows.drift.check_drift",
-        "**Look whether live posts are still there**, an hour, a day, a week and a month after. What"
-        " vanished outside is `gone`, what was changed gets a note.",
+        "**Look whether live posts are still there**, an hour, a day, a week and a month after."
+        " What vanished outside is `gone`, what was changed gets a note.",
         every=timedelta(minutes=10),
         tags=("sweep",),
     ),

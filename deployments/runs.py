@@ -13,8 +13,10 @@ import httpx
 from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 
+#: These are over; nothing changes them but a retry.
+ENDED = ("CANCELLED", "COMPLETED", "FAILED", "CRASHED")
 #: A run in one of these states sends nothing any more.
-_OVER = ("CANCELLING", "CANCELLED", "COMPLETED", "FAILED", "CRASHED")
+_OVER = ("CANCELLING", *ENDED)
 
 
 def api_url(settings: Settings) -> str:
@@ -136,6 +138,18 @@ def complete(settings: Settings, run_id: str, message: str) -> bool:
     except httpx.HTTPError:
         return False
     return True
+
+
+def heartbeat(settings: Settings, pool: str) -> datetime | None:
+    """Return when a worker of `pool` was last heard of; None where none was, or nobody knows."""
+    try:
+        with _client(settings) as client:
+            answer = client.post(f"/work_pools/{pool}/workers/filter", json={})
+            found = answer.raise_for_status().json()
+    except httpx.HTTPError:
+        return None
+    beats = [one["last_heartbeat_time"] for one in found if one.get("last_heartbeat_time")]
+    return max((datetime.fromisoformat(one) for one in beats), default=None)
 
 
 def run_url(settings: Settings, run_id: str) -> str:

@@ -19,7 +19,16 @@ from prefect.states import Completed, Failed
 from clickpost import publishing
 from clickpost.delivery import State
 from clickpost.logs import logger
-from tasks import approving, asking, calling_off, preparing, reconciling, reporting, sending
+from tasks import (
+    approving,
+    asking,
+    calling_off,
+    preparing,
+    reconciling,
+    reporting,
+    sending,
+    taking_down,
+)
 from tasks.sending import Step
 
 log = logger("flows")
@@ -74,7 +83,7 @@ async def look(delivery_id: str, post_id: str, connection: str) -> Step:
 @task(name="take-down", task_run_name="take-down {post_id} {connection}")
 async def take_down(delivery_id: str, post_id: str, connection: str) -> Step:
     """Delete one delivery's post at its platform."""
-    return await sending.take_down(delivery_id)
+    return await taking_down.take_down(delivery_id)
 
 
 @task(name="call-off", task_run_name="call-off {post_id} {connection}")
@@ -188,7 +197,7 @@ def ended(steps: Sequence[Step | BaseException], what: str = "") -> PrefectState
 def taken(steps: Sequence[Step | BaseException]) -> PrefectState[Any]:
     """Return a takedown's end state: failed where something stays visible."""
     done = [step for step in steps if isinstance(step, Step)]
-    removed = sum(step.state is State.REMOVED for step in done)
+    removed = sum(step.state in (State.REMOVED, State.CANCELLED) for step in done)
     message = f"{removed} of {len(steps)} taken down"
     return _told(message, failed=removed < len(steps))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Any
 
 from prefect import State as PrefectState
@@ -11,7 +12,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows import _run
-from tasks import calling_off, reporting, sending
+from tasks import calling_off, reporting, sending, taking_down
 from tasks.sending import Step
 
 
@@ -79,12 +80,22 @@ async def _ahead(row: reporting.Row) -> None:
 
 @flow(name="takedown", flow_run_name="takedown {post.post_id}", validate_parameters=True)
 async def takedown(post: PostChoice) -> PrefectState[Any]:
-    """Delete a post on every platform that can, and say where it cannot be done."""
-    rows = [row for row in await reporting.rows(post.post_id) if row.may_be_taken_down]
+    """Delete a post on every platform that can, and say where it cannot be done.
+
+    A part of unknown outcome is looked for first. What meets trouble stays wanted, with a reason:
+    the sweep tries it again, also where this run is gone.
+    """
+    await sending.lost(post.post_id)
+    rows = await taking_down.ask(post.post_id)
     steps = await _run.side_by_side(_taken(row) for row in rows)
     await _run.report(post.post_id)
     return _run.taken(steps)
 
 
 async def _taken(row: reporting.Row) -> Step:
-    return await _run.take_down(row.delivery_id, row.post_id, row.connection)
+    until = monotonic() + _run.PATIENCE
+    while True:
+        step = await _run.take_down(row.delivery_id, row.post_id, row.connection)
+        if step.parked or not step.wait or monotonic() + step.wait > until:
+            return step
+        await asyncio.sleep(step.wait)

@@ -8,7 +8,7 @@ from prefect import State as PrefectState
 from prefect import flow
 
 from flows import _run
-from tasks import calling_off, renewing, reporting, sending, telling
+from tasks import calling_off, renewing, reporting, sending, taking_down, telling, watching
 
 
 @flow(name="sweep-deliveries")
@@ -17,7 +17,8 @@ async def sweep_deliveries() -> PrefectState[Any]:
 
     A send whose worker vanished becomes unknown and is looked for; what is overdue is sent or
     handled as its post's `late` policy says; processing is asked about. What a cancelled run was
-    to send is called off, not sent.
+    to send is called off, not sent. What somebody wants down is tried again; what is stuck all the
+    same is told.
     """
     off = await calling_off.recent()
     await renewing.due()  # Also for accounts that nothing is sent to.
@@ -28,7 +29,12 @@ async def sweep_deliveries() -> PrefectState[Any]:
     known = [*lost, *(row.delivery_id for row in rows)]
     rows = await calling_off.judged(await reporting.stuck_rows(known))
     steps = await _run.side_by_side(_run.deliver(row) for row in rows)
-    for post_id in sorted({row.post_id for row in rows} | set(off)):
+    down = await taking_down.due()
+    steps += await _run.side_by_side(
+        _run.take_down(row.delivery_id, row.post_id, row.connection) for row in down
+    )
+    for post_id in sorted({row.post_id for row in (*rows, *down)} | set(off)):
         await _run.report(post_id)
+    await watching.tell_stuck()
     await telling.wake()
     return _run.swept(steps, len(lost), len(off))

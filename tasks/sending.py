@@ -13,7 +13,7 @@ import anyio
 
 from clickpost import publishing
 from clickpost.budget import Reading
-from clickpost.contract import Deletes, Pending, Prepared, Publishes, Receipt, Resumes
+from clickpost.contract import Pending, Prepared, Publishes, Receipt, Resumes
 from clickpost.delivery import SETTLED, State
 from clickpost.draft import Late
 from clickpost.errors import (
@@ -348,37 +348,6 @@ async def _again_later(
     if verdict.name == "expired":
         return (await _refreshed(house, delivery.id, connection, policy)).wait
     return verdict.wait
-
-
-async def take_down(delivery_id: str) -> Step:
-    """Delete the delivery's posts at the platform, last part first; absent ones are fine."""
-    house = await _wiring.house()
-    delivery = await house.store.delivery(delivery_id)
-    if delivery.state not in (State.LIVE, State.PROCESSING, State.GONE):
-        return Step(delivery.state)
-    connection = await house.store.connection(delivery.connection_id)
-    policy = house.policy(connection)
-    connector = house.connector(await house.store.account(connection.id), policy)
-    if not isinstance(connector, Deletes):
-        return await _stays(house, delivery, f"{policy.title} offers no deletion by API")
-    try:
-        for receipt in reversed(receipts_of(delivery)):
-            await connector.delete(receipt)
-    except NotFound:
-        log.info("already gone", delivery_id=delivery.id)
-    except PlatformError as error:
-        if publishing.verdict_of(error, 1).name == "expired":
-            return await _refreshed(house, delivery.id, connection, policy)
-        return await _stays(house, delivery, str(error))
-    await house.store.move(delivery.id, delivery.state, State.REMOVED)
-    return Step(State.REMOVED)
-
-
-async def _stays(house: House, delivery: Delivery, reason: str) -> Step:
-    await house.store.note(
-        delivery.id, reason=f"not taken down: {reason}", who_acts="the account's owner"
-    )
-    return Step(delivery.state)
 
 
 async def lost(post_id: str | None = None) -> list[str]:

@@ -15,8 +15,10 @@ from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.posts import Created, NewPost, Posts
 from clickpost.store.series import Repeating
 from clickpost.store.slots import QueueSlots
+from clickpost.store.takedowns import Takedowns
 from clickpost.store.unknowns import Unknowns
 from clickpost.store.vault import Vault
+from clickpost.store.watching import Watching
 
 __all__ = [
     "Asked",
@@ -45,6 +47,8 @@ class Store(
     Deliveries,
     Notices,
     Drifting,
+    Takedowns,
+    Watching,
     Ledger,
 ):
     """All that is kept, for one process."""

@@ -233,6 +233,7 @@ class Deliveries(Base):
                 _taken_by(worker),
                 _is_next(part),
                 _is_due(moment),
+                _is_wanted(),
                 col(Delivery.content_hash) == intent["content"],
                 may_be_sent(),
                 state=State.SENDING,
@@ -495,6 +496,11 @@ def _is_next(part: int) -> Any:
 def _is_due(moment: datetime) -> Any:
     """Return the condition that neither due time nor budget asks to wait."""
     return func.coalesce(func.greatest(Delivery.due_at, Delivery.not_before), moment) <= moment
+
+
+def _is_wanted() -> Any:
+    """Return the condition that nobody wants it down; a thread that is going out ends first."""
+    return or_(col(Delivery.takedown_at).is_(None), col(Delivery.state) == State.SENDING)
 
 
 async def _next_number(session: Any, delivery_id: str) -> int:
