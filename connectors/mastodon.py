@@ -384,6 +384,10 @@ def visibility_of(sought: Sought) -> str:
     return str(mapping_at(sought.prepared.state, "status").get("visibility", "public"))
 
 
+#: Some servers (Pleroma) name a file after its bytes: another post with it has the same address.
+_BY_CONTENT = regex.compile(r"[0-9a-fA-F]{32,}")
+
+
 def is_it(status: Mapping[str, Any], sought: Sought, since: datetime) -> bool | None:
     """Say whether `status` is what we sent: its media, or its words, in its time.
 
@@ -394,8 +398,8 @@ def is_it(status: Mapping[str, Any], sought: Sought, since: datetime) -> bool | 
         return False
     state = sought.prepared.state
     ours = state.get("media") or []
-    theirs = [*media_of(status, "id"), *media_of(status, "url")]
-    if {*ours, *(state.get("urls") or [])} & set(theirs):
+    same = {url for url in state.get("urls") or [] if not _BY_CONTENT.search(url)}
+    if {*ours, *same} & {*media_of(status, "id"), *media_of(status, "url")}:
         return True
     if len(ours) != len(media_of(status, "id")) or not _answers(status, sought):
         return False

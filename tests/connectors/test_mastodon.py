@@ -786,3 +786,15 @@ async def test_an_id_of_any_form_stays_one_piece_of_the_address() -> None:
     there = server()
     await speaking(there).delete(Receipt("a/b?c"))
     assert there.asked[0].url.raw_path == b"/api/v1/statuses/a%2Fb%3Fc"
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict"),
+    [("<p>another</p>", Absence.NOT_THERE), ("", Absence.CANNOT_TELL)],
+)
+async def test_another_post_with_the_same_file_is_not_ours(content: str, verdict: Absence) -> None:
+    """Pleroma names files after their bytes."""
+    url = f"https://m.test/media/{'0f' * 32}.jpg"
+    theirs = status(content=content, media_attachments=[{"id": "8", "url": url}])
+    look = sought(ready("1", urls=(url,)), "ours" if content else "")
+    assert await found(ok([theirs]), ok([]), what=look) is verdict
