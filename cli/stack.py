@@ -8,8 +8,9 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from cli import _demo, _house
+from cli import _demo, _house, _watching
 from cli._output import FAILED, AsJson, err, guarded, out, show_json
+from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 from deployments import runs
 from deployments.stack import PartStatus, Stack
@@ -57,26 +58,35 @@ def down(as_json: bool = AsJson) -> None:
 
 @guarded
 def status(as_json: bool = AsJson) -> None:
-    """Show what runs, and how many deliveries stand where."""
+    """Show what runs, where deliveries stand, and what is stuck: since when, and who acts.
+
+    Ends with 1 only where a part does not run.
+    """
     given = _house.settings()
     parts = Stack(given).status()
-    well = all(one.state in ("running", "external") for one in parts if one.name != "sandbox")
-    counts = _house.run(_counts(given)) if well else {}
+    runs_well = {one.name: one.state in ("running", "external") for one in parts}
+    well = all(ok for name, ok in runs_well.items() if name != "sandbox")
+    seen = _watched(given) if runs_well.get("postgres") else None
     if as_json:
-        show_json(_listed(given, parts) | {"deliveries": counts})
+        told = _watching.as_json(seen) if seen else {"deliveries": {}}
+        show_json(_listed(given, parts) | told)
     else:
         out.print(table_of(parts))
-        for state, number in sorted(counts.items()):
-            out.print(f"  {number} {state}")
+        if seen:
+            _watching.show(seen)
         if not well:
             out.print("Start what is missing with: clickpost up")
     if not well:
         raise typer.Exit(FAILED)
 
 
-async def _counts(given: Settings) -> dict[str, int]:
-    async with _house.opened(given) as store:
-        return await store.counts()
+def _watched(given: Settings) -> _watching.Watched | None:
+    """Return what the database knows; None, with a line that says so, where it does not answer."""
+    try:
+        return _house.run(_watching.look(given))
+    except Unavailable as error:
+        err.print(f"[yellow]{error}[/]")
+        return None
 
 
 def _listed(given: Settings, parts: list[PartStatus]) -> dict[str, Any]:

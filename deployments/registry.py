@@ -18,6 +18,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 
+from deployments import runs
 from deployments.warm_worker import TYPE, WarmWorker
 from flows.approve import approve
 from flows.asking import ask_operator
@@ -29,7 +30,7 @@ from flows.reconcile import reconcile_deliveries
 from flows.sweep import sweep_deliveries
 from flows.tell import tell
 
-POOL = "clickpost"
+POOL = runs.POOL
 
 
 @dataclass(frozen=True)
@@ -80,22 +81,6 @@ DEPLOYMENTS = (
         tags=("sweep",),
     ),
     Spec(
-        tell,
-        "flows.tell.tell",
-        "**Tell people what they have to know**: events to Prefect, and e-mail, webhooks and chat"
-        " as `clickpost notify` says. What is not taken is tried again for a day.",
-        every=timedelta(minutes=1),
-        tags=("telling",),
-    ),
-    Spec(
-        check_drift,
-        "flows.drift.check_drift",
-        "**Look whether live posts are still there**, an hour, a day, a week and a month after."
-        " What vanished outside is `gone`, what was changed gets a note.",
-        every=timedelta(minutes=10),
-        tags=("sweep",),
-    ),
-    Spec(
         ask_operator,
         "flows.asking.ask_operator",
         "**Ask an operator what no look can tell.** A run of this waits for your answer: press"
@@ -122,6 +107,22 @@ DEPLOYMENTS = (
         "flows.sweep.sweep_deliveries",
         "**Find what is stuck and move it on**: lost leases, unknown outcomes, overdue deliveries.",
         every=timedelta(minutes=1),
+        tags=("sweep",),
+    ),
+    Spec(
+        tell,
+        "flows.tell.tell",
+        "**Tell people what they have to know**: events to Prefect, and e-mail, webhooks and chat"
+        " as `clickpost notify` says. What is not taken is tried again for a day.",
+        every=timedelta(minutes=1),
+        tags=("telling",),
+    ),
+    Spec(
+        check_drift,
+        "flows.drift.check_drift",
+        "**Look whether live posts are still there**, an hour, a day, a week and a month after."
+        " What vanished outside is `gone`, what was changed gets a note.",
+        every=timedelta(minutes=10),
         tags=("sweep",),
     ),
 )

@@ -13,6 +13,8 @@ import httpx
 from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 
+#: The work pool that our workers take runs from.
+POOL = "clickpost"
 #: These are over; nothing changes them but a retry.
 ENDED = ("CANCELLED", "COMPLETED", "FAILED", "CRASHED")
 #: A run in one of these states sends nothing any more.
@@ -140,11 +142,11 @@ def complete(settings: Settings, run_id: str, message: str) -> bool:
     return True
 
 
-def heartbeat(settings: Settings, pool: str) -> datetime | None:
-    """Return when a worker of `pool` was last heard of; None where none was, or nobody knows."""
+def heartbeat(settings: Settings) -> datetime | None:
+    """Return when a worker was last heard of; None where none was, or nobody knows."""
     try:
         with _client(settings) as client:
-            answer = client.post(f"/work_pools/{pool}/workers/filter", json={})
+            answer = client.post(f"/work_pools/{POOL}/workers/filter", json={})
             found = answer.raise_for_status().json()
     except httpx.HTTPError:
         return None
