@@ -27,7 +27,8 @@ class Put:
     def key(self) -> str:
         """What the answer is bound to: another content or another time is another question."""
         due = f"{self.asked.due_at.timestamp():.0f}" if self.asked.due_at else "none"
-        return f"{self.asked.delivery_id}-{self.asked.content_hash}-{due}"
+        # Prefect takes letters, digits and dashes for a form's key.
+        return f"{self.asked.delivery_id}-{self.asked.content_hash[:32]}-{due}".replace("_", "-")
 
 
 async def put(delivery_id: str) -> Put | None:

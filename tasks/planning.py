@@ -36,6 +36,7 @@ async def extended() -> int:
         try:
             for made in await repeating.extended(house.store, row, now):
                 await _scheduled(made)
+                log.info("made", series_id=row.id, post_id=made.post_id)
                 count += 1
         except ClickPostError as error:  # One series' trouble stops no other.
             log.warning("not extended", series_id=row.id, error=type(error).__name__)

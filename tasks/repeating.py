@@ -8,13 +8,10 @@ from datetime import datetime, timedelta
 
 from clickpost import publishing
 from clickpost.errors import Conflict
-from clickpost.logs import logger
 from clickpost.recurrence import Occurrence, occurrences
 from clickpost.store import Store
 from clickpost.store.series import post_of, rule_of
 from clickpost.store.tables import Series
-
-log = logger("repeating")
 
 #: So many of a series' next posts are made ahead: they are scheduled, and can be seen and changed.
 AHEAD = 2
@@ -62,18 +59,16 @@ async def _made(store: Store, row: Series, now: datetime) -> None:
         occurrence = next_of(row, at - JUST_BEFORE)
         if occurrence is None:
             return
-        made = await store.create_post(post_of(row, occurrence))
+        await store.create_post(post_of(row, occurrence))
         row = await store.advance(row, next_of(row, occurrence.at), made=1)
-        log.info("made", series_id=row.id, post_id=made.post_id, existing=made.existing)
 
 
 async def _caught_up(store: Store, row: Series, now: datetime) -> Series:
-    """Leave out what has passed, and say so."""
+    """Leave out what has passed, and say so in the ledger."""
     assert row.next_at is not None
     skipped = 1
     following = next_of(row, row.next_at)
     while following is not None and following.at < now - publishing.GRACE:
         skipped += 1
         following = next_of(row, following.at)
-    log.warning("left out", series_id=row.id, occurrences=skipped)
     return await store.advance(row, following, made=0, skipped=skipped)
