@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +18,53 @@ from clickpost.media import plan
 from clickpost.policy.load import load_platforms
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.settings import Settings
+from clickpost.store import Store
+from clickpost.store.tables import Connection
 from clickpost.wording import measure
-from tasks import intake, preparing
+from tasks import budgeting, intake, preparing
 
 
 async def previews(given: Settings, post: PostFile, folder: Path) -> list[dict[str, Any]]:
     """Return for each target what it would get, or refuse."""
     looked = await intake.look(post, folder)
-    intake.moment(post)
+    moment = intake.moment(post)
     media = tuple(
         Enclosed(asset_id=str(number), kind=one.probed.kind.value, file=one.file, alt=one.alt)
         for number, one in enumerate(looked)
     )
     if not post.to:
         raise InvalidInput("to: name at least one target, e.g. bluesky or bluesky/studio")
-    return [
-        _preview(name, wish_of(post, media, policy.name, name), policy, looked)
-        for name, policy in await _policies(given, post.to)
-    ]
-
-
-async def _policies(given: Settings, names: list[str]) -> list[tuple[str, PlatformPolicy]]:
-    """Return the policies of the targets; a plain platform needs no account and no database."""
     platforms = load_platforms(given.policies)
-    found = [(name, platforms[name]) for name in names if name in platforms]
-    rest = [name for name in names if name not in platforms]
-    if rest:
+    answers = [
+        _preview(name, wish_of(post, media, name, name), platforms[name], looked)
+        for name in post.to
+        if name in platforms
+    ]
+    # Only an account needs the database; a plain platform has no budget.
+    if rest := [name for name in post.to if name not in platforms]:
         async with _house.opened(given) as store:
-            rows = await intake.targets(store, rest)
-        found += [(row.ref, _house.policy_of(given, row)) for row in rows]
-    return found
+            for row in await intake.targets(store, rest):
+                policy = _house.policy_of(given, row)
+                wish = wish_of(post, media, policy.name, row.ref)
+                answers.append(_preview(row.ref, wish, policy, looked))
+                answers[-1]["notes"] += await _waits(store, row, policy, answers[-1], moment)
+    return answers
+
+
+async def _waits(
+    store: Store,
+    row: Connection,
+    policy: PlatformPolicy,
+    answer: dict[str, Any],
+    due_at: datetime | None,
+) -> list[str]:
+    """Say where the account's budgets would not suffice when the post is due."""
+    posts, uploads = len(answer["parts"]), len(answer["media"])
+    pots = budgeting.pots_of(store, row, policy)
+    short = await store.foresee(pots, posts=posts, uploads=uploads) if posts else None
+    if short is None or (due_at is not None and short.until <= due_at):
+        return []
+    return [f"it would wait: {short.reason}"]
 
 
 def _preview(

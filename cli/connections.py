@@ -15,7 +15,10 @@ from cli import _house
 from cli._output import AsJson, err, guarded, out, show_json
 from cli._publishing import started
 from cli.approving import for_one
+from cli.burst import budgets_of, burst, worth_telling
 from cli.slots import slots
+from clickpost import budget
+from clickpost.budget import Standing
 from clickpost.delivery import State
 from clickpost.errors import InvalidInput, Unavailable
 from clickpost.policy.load import load_platforms, platform
@@ -23,7 +26,7 @@ from clickpost.settings import Settings
 from clickpost.store import DeliveryLine, Store
 from clickpost.store.tables import Connection
 from connectors._api import client
-from tasks import connecting
+from tasks import budgeting, connecting
 
 #: So many runs a reconnect starts itself; the sweep takes the rest.
 MOST_RUNS = 100
@@ -36,6 +39,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(context_settings=_LOOSE)(connect)
     accounts.callback(invoke_without_command=True)(connections)
     accounts.command("slots")(slots)
+    accounts.command("burst")(burst)
     accounts.command("require-approval")(for_one)
     app.add_typer(accounts, name="connections")
 
@@ -184,25 +188,30 @@ def connections(context: typer.Context, as_json: bool = AsJson) -> None:
         return
     rows = _house.run(_listed(_house.settings()))
     if as_json:
-        show_json([_shown(row) for row in rows])
+        show_json([_shown(row) | budgets_of(pots) for row, pots in rows])
         return
     if not rows:
         out.print(
             "no account is connected yet. Connect one: clickpost connect PLATFORM --name NAME"
         )
         return
-    table = Table("connection", "account", "status", "token until", box=None, header_style="dim")
-    for row in rows:
+    heads = ("connection", "account", "status", "token until", "used")
+    table = Table(*heads, box=None, header_style="dim")
+    for row, pots in rows:
         colour = "green" if row.status == "active" else "red"
         ends = f"{row.expires_at:%Y-%m-%d %H:%M} UTC" if row.expires_at else "no end known"
         why = f" ({row.status_reason})" if row.status_reason else ""
-        table.add_row(row.ref, row.handle or "", f"[{colour}]{row.status}[/]{why}", ends)
+        used = "\n".join(budget.said(one) for one in worth_telling(pots))
+        table.add_row(row.ref, row.handle or "", f"[{colour}]{row.status}[/]{why}", ends, used)
     out.print(table)
 
 
-async def _listed(given: Settings) -> list[Connection]:
+async def _listed(given: Settings) -> list[tuple[Connection, list[Standing]]]:
     async with _house.opened(given) as store:
-        return await store.connections()
+        return [
+            (row, await budgeting.standings(store, row, _house.policy_of(given, row)))
+            for row in await store.connections()
+        ]
 
 
 def _shown(row: Connection) -> dict[str, Any]:

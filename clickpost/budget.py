@@ -208,13 +208,12 @@ def _midnight(zone: str, now: datetime, days: int = 0) -> datetime:
 
 @dataclass(frozen=True)
 class Waiting:
-    """One delivery in a holder's line, and how many posts and files it still has to send."""
+    """One delivery in a holder's line, and how many posts it still has to send."""
 
     delivery_id: str
     workspace_id: str
     queued_at: datetime
     posts: int = 1
-    uploads: int = 0
 
 
 def in_order(line: Sequence[Waiting], served_at: Mapping[str, datetime]) -> list[Waiting]:
@@ -299,7 +298,9 @@ def guarded(reason: str, waiting: int) -> tuple[str, str]:
     """
     if waiting <= A_FEW:
         return reason, "nobody"
-    said = f"{reason}; {waiting} wait: cancel them, or allow more with `clickpost burst`"
+    said = (
+        f"{reason}; {waiting} wait: cancel them, or allow more with `clickpost connections burst`"
+    )
     return said, GuardTripped.who_acts
 
 
@@ -339,6 +340,21 @@ def standing(pot: Pot, spent: Sequence[Spent], told: Told | None, now: datetime)
     return Standing(pot, used, total, full if used else None)
 
 
-def tightest(standings: Sequence[Standing]) -> Standing | None:
-    """Return the pot that ends first: the largest share used, then the smallest total."""
-    return max(standings, key=lambda one: (one.share, -one.total), default=None)
+def tightest(standings: Sequence[Standing]) -> list[Standing]:
+    """Return the pots, the one that ends first in front: most of it used, then least in it."""
+    return sorted(standings, key=lambda one: (-one.share, one.total))
+
+
+def said(standing: Standing) -> str:
+    """Say how a pot stands, e.g. `12 of 300 posts in 3 h, free again at 2026-11-24 14:05 UTC`."""
+    pot = standing.pot
+    what = "posts (burst guard)" if pot.guard else pot.what
+    when = "a day" if pot.resets else f"in {span(pot.window)}"
+    whose = "" if pot.guard or pot.holder.startswith("account:") else f" of the {whose_of(pot)}"
+    free = f", free again at {clock(standing.full_at)}" if standing.full_at else ""
+    return f"{standing.used} of {standing.total} {what}{whose} {when}{free}"
+
+
+def whose_of(pot: Pot) -> str:
+    """Return who shares a pot, in the policy's word: account, app or address."""
+    return pot.holder.partition(":")[0]

@@ -13,6 +13,7 @@ from clickpost.errors import PlatformError
 from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.publishing import Try, Verdict
+from clickpost.store import Store
 from clickpost.store.budgets import Taking
 from clickpost.store.tables import Connection, Delivery
 from tasks._wiring import House
@@ -20,11 +21,11 @@ from tasks._wiring import House
 log = logger("budgeting")
 
 
-def pots_of(house: House, connection: Connection, policy: PlatformPolicy) -> tuple[Pot, ...]:
+def pots_of(store: Store, connection: Connection, policy: PlatformPolicy) -> tuple[Pot, ...]:
     """Return the pots that an account takes from."""
     app = None
     if any(one.per == "app" for one in policy.budget):
-        app = house.store.opened(connection).secrets.get("client_id")
+        app = store.opened(connection).secrets.get("client_id")
     account = connection.remote_id or connection.id
     holders = budget.holders_of(connection.platform, connection.api_base, account, app)
     return budget.pots_of(policy, holders, connection.burst)
@@ -87,7 +88,7 @@ async def upload_waits(
     """Take what a delivery's files need before they are uploaded; say where that has to wait."""
     if delivery.prepared:  # It was begun: what it takes is counted.
         return None
-    taking = uploads_of(delivery, pots_of(house, connection, policy))
+    taking = uploads_of(delivery, pots_of(house.store, connection, policy))
     return None if taking is None else await house.store.reserve(taking)
 
 
@@ -124,7 +125,7 @@ async def deleted(
     house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
 ) -> None:
     """Count a takedown, which waits for no budget: it is the more urgent one."""
-    pots = [pot for pot in pots_of(house, connection, policy) if not pot.guard]
+    pots = [pot for pot in pots_of(house.store, connection, policy) if not pot.guard]
     count = len(delivery.receipts or [])
     await house.store.spend(delivery.id, "delete", pots, deletes=count)
 
@@ -133,13 +134,10 @@ async def too_fast(
     house: House, connection: Connection, policy: PlatformPolicy, wait: float
 ) -> None:
     """Let nothing of an account leave for `wait` seconds, as its platform asks."""
-    holder = pots_of(house, connection, policy)[-1].holder
+    holder = pots_of(house.store, connection, policy)[-1].holder
     await house.store.stop(holder, datetime.now(UTC) + timedelta(seconds=wait))
 
 
-async def tightest(
-    house: House, connection: Connection, policy: PlatformPolicy
-) -> tuple[Standing, ...]:
+async def standings(store: Store, connection: Connection, policy: PlatformPolicy) -> list[Standing]:
     """Return how an account's pots stand, the one that ends first in front."""
-    standings = await house.store.standings(pots_of(house, connection, policy))
-    return tuple(sorted(standings, key=lambda one: (-one.share, one.total)))
+    return budget.tightest(await store.standings(pots_of(store, connection, policy)))

@@ -176,7 +176,7 @@ async def _parts(
     connector = house.connector(house.store.opened(connection), policy, readings.append)
     if not isinstance(connector, Publishes):
         raise UnexpectedResponse(f"{connection.platform} cannot publish")
-    taking = budgeting.posts_of(delivery, budgeting.pots_of(house, connection, policy))
+    taking = budgeting.posts_of(delivery, budgeting.pots_of(house.store, connection, policy))
     if short := await budgeting.reserved(house, taking, policy, connector):
         wait = short.wait(datetime.now(UTC))
         return Step(delivery.state, wait, parked=wait > SHORT_WAIT)

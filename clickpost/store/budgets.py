@@ -172,7 +172,30 @@ class Budgets(Base):
             short = await _stopped(session, [holder], now())
         return None if short is None else short.until
 
-    async def set_burst(self, connection_id: str, posts: int | None) -> None:
+    async def foresee(self, pots: Sequence[Pot], *, posts: int, uploads: int = 0) -> Short | None:
+        """Say whether so much would have to wait, behind those in line; takes nothing."""
+        holders = sorted({pot.holder for pot in pots})
+        moment = now()
+        async with self.session() as session:
+            if short := await _stopped(session, holders, moment):
+                return short
+            spent, told = await _spent(session, holders, moment), await _told(session, holders)
+            lines = await _lines(session, holders, moment)
+        asks = [
+            Ask(
+                pot,
+                need=budget.need_of(pot, posts=posts, uploads=uploads),
+                ahead=_needs(pot, lines.get(pot.holder, [])),
+                spent=tuple(spent[pot.holder, pot.what]),
+                told=told.get(_told_key(pot)),
+            )
+            for pot in pots
+        ]
+        return budget.decide(asks, moment)
+
+    async def set_burst(
+        self, connection_id: str, posts: int | None, *, actor: str = "operator"
+    ) -> None:
         """Set how many posts an account may send in the guard's window; None: as the policy says.
 
         What waits for the guard asks again at once.
@@ -187,7 +210,7 @@ class Budgets(Base):
                 col(Delivery.queued_at).is_not(None),
             )
             await session.execute(change.values(not_before=now()))
-            await append(session, "connection.burst", row.id, {"posts": posts}, "operator")
+            await append(session, "connection.burst", row.id, {"posts": posts}, actor)
 
 
 def _unused(taking: Taking, holders: Sequence[str], moment: datetime) -> Any:
@@ -210,14 +233,16 @@ async def _asks(
             Ask(
                 pot=pot,
                 need=taking.need(pot),
-                ahead=sum(
-                    budget.need_of(pot, posts=one.posts, uploads=one.uploads) for one in before
-                ),
+                ahead=_needs(pot, before),
                 spent=tuple(spent[pot.holder, pot.what]),
                 told=told.get(_told_key(pot)),
             )
         )
     return asks
+
+
+def _needs(pot: Pot, line: Sequence[Waiting]) -> int:
+    return sum(budget.need_of(pot, posts=one.posts) for one in line)
 
 
 async def _spent(

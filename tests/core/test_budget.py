@@ -211,6 +211,9 @@ def test_headers_are_about_the_pot_that_they_name(
 def test_the_tightest_pot_is_the_one_of_which_most_is_used() -> None:
     free = budget.standing(pot(10), [], None, NOW)
     used = budget.standing(pot(100), [Spent(50, NOW)], None, NOW)
-    assert budget.tightest([free, used]) is used
+    assert budget.tightest([free, used]) == [used, free]
     assert (free.full_at, used.full_at) == (None, NOW + HOUR)
-    assert budget.tightest([]) is None
+    assert budget.said(used) == "50 of 100 posts in 1 h, free again at 2026-11-24 13:00 UTC"
+    assert budget.said(free) == "0 of 10 posts in 1 h"
+    units = Pot("app:x", "units", 5, timedelta(days=1), Costs(post=1), "UTC")
+    assert budget.said(budget.standing(units, [], None, NOW)) == "0 of 5 units of the app a day"

@@ -136,7 +136,7 @@ async def test_too_fast_puts_off_all_of_the_account_and_gives_the_budget_back(
     assert waits.not_before is not None
     assert abs(waits.not_before - refused.not_before) < timedelta(seconds=1)
     assert str(waits.reason).startswith("the platform says: too fast; next at ")
-    standings = await budgeting.tightest(house, connection, house.policy(connection))
+    standings = await budgeting.standings(house.store, connection, house.policy(connection))
     assert {one.used for one in standings if one.pot.what in ("posts", "burst")} == {0}
     await later(house, timedelta(minutes=10))
     assert [(await sending.send(one)).state for one in (first, second)] == [State.LIVE] * 2
@@ -146,7 +146,7 @@ async def test_what_answers_say_is_known_before_the_next_send(house: House, sand
     connection = await connected(house, sandbox, "mastodon")
     (delivery_id,) = await posted(house, connection, 1)
     assert (await sending.send(delivery_id)).state is State.LIVE
-    pots = budgeting.pots_of(house, connection, house.policy(connection))
+    pots = budgeting.pots_of(house.store, connection, house.policy(connection))
     requests = next(pot for pot in pots if pot.what == "requests")
     told = await house.store.allowance_of(requests)
     assert told is not None
