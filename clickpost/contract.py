@@ -126,6 +126,8 @@ class Sought:
     sent_at: datetime
     until: datetime
     after: tuple[Receipt, ...] = ()
+    taken: frozenset[str] = frozenset()
+    """Remote ids that are known to be other posts of ours: never what is looked for."""
 
 
 class Absence(StrEnum):

@@ -300,7 +300,7 @@ class Connector:
             since=str(int(since.timestamp())),
             until=str(int(until.timestamp())),
         )
-        rows = answer.get("data") or []
+        rows = [row for row in answer.get("data") or [] if str(row["id"]) not in sought.taken]
         exact = sought.sent_at.replace(microsecond=0)  # Graph tells no fractions of a second.
         for start in (exact, since):
             found = [row for row in rows if is_sought(row, sought.text, start, until)]

@@ -129,6 +129,8 @@ class Connector:
         for _ in range(5):
             fresh = look.take(await self._recent(look.last))
             for status in own(fresh, self._remote_id()):
+                if str(status.get("id")) in sought.taken:
+                    continue
                 match is_it(status, sought, since):
                     case True:
                         return receipt_of(status)

@@ -347,7 +347,8 @@ class Connector:
             )
         except NotFound:  # A channel that never had an upload has no such list.
             return Absence.CANNOT_TELL
-        found = [item for item in answer.get("items") or [] if is_sought(item, sought)]
+        items = [one for one in answer.get("items") or [] if video_id_of(one) not in sought.taken]
+        found = [item for item in items if is_sought(item, sought)]
         if len(found) != 1:
             return Absence.CANNOT_TELL
         return self._pending({"id": video_id_of(found[0])}, sought.prepared.state)

@@ -81,6 +81,7 @@ async def _look(
         sent_at=_sent_at(delivery),
         until=datetime.now(UTC),
         after=after,
+        taken=await house.store.remote_ids(delivery),
     )
     return await connector.find(sought)
 

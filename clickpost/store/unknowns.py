@@ -7,12 +7,14 @@ the same too.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import func, or_, text, update
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 
 from clickpost.contract import Pending, Receipt
@@ -33,6 +35,8 @@ from clickpost.store.tables import Attempt, Delivery
 
 #: An unknown outcome that nobody has moved for this long has no run that looks for it.
 LOOK_AFTER = timedelta(seconds=45)
+#: Platforms tell times that differ from ours by less than this.
+_ABOUT_THEN = timedelta(days=1)
 _FREE: Mapping[str, Any] = MappingProxyType({"lease_owner": None, "lease_until": None})
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -44,9 +48,11 @@ class Unknowns(Deliveries):
         """Take what a look at `seen` found as its outcome, and return its new state.
 
         A part of a thread makes it `ready` for the rest. Raises Conflict where it was settled or
-        sent again since `seen` was read.
+        sent again since `seen` was read, and where another delivery has what was found: two
+        posts of the same words and files are two, and one of them may be lost.
         """
         columns: dict[str, Any] = dict(_FREE)
+        nobody = _nobodys(seen, found.remote_id) if isinstance(found, Receipt) else ()
         if isinstance(found, Receipt) and not last:
             state = State.READY
             columns["receipts"] = _appended(found)
@@ -54,8 +60,22 @@ class Unknowns(Deliveries):
             verdict = _verdict_of(found)
             state = verdict.state
             columns |= _outcome_columns(found, verdict, now(), last=True)
-        await self._if_same_send(seen, state, because={"looked": True}, **columns)
+        same = (col(Delivery.sent_at).is_not_distinct_from(seen.sent_at), *nobody)
+        await self._if_unchanged(seen, state, same, because={"looked": True}, **columns)
         return state
+
+    async def remote_ids(self, seen: Delivery) -> frozenset[str]:
+        """Return the ids of what other deliveries put on the same account about then."""
+        lately = (seen.sent_at or seen.updated_at) - _ABOUT_THEN
+        query = select(Delivery.receipts).where(
+            Delivery.connection_id == seen.connection_id,
+            Delivery.id != seen.id,
+            col(Delivery.receipts).is_not(None),
+            col(Delivery.sent_at) > lately,
+        )
+        async with self.session() as session:
+            rows = (await session.scalars(query)).all()
+        return frozenset(str(one["remote_id"]) for receipts in rows for one in receipts or [])
 
     async def clear_unknown(
         self, seen: Delivery, after: State, *, reason: str, who_acts: str | None = None
@@ -161,9 +181,20 @@ class Unknowns(Deliveries):
             raise Conflict(f"no way leads from {seen.state} to {after}")
         told = {"state": after, "reason": reason, "who_acts": who_acts, **columns}
         async with self.transaction() as session:
+            # Two looks at once may not find the same thing for two deliveries.
+            key = {"key": zlib.crc32(f"adopt:{seen.connection_id}".encode())}
+            await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), key)
             await _changed(session, seen.id, (seen.state,), *same, **told)
             facts = {"from": seen.state.value, "to": after.value, **because}
             await append(session, "delivery.moved", seen.id, facts, actor)
+
+
+def _nobodys(seen: Delivery, remote_id: str) -> tuple[Any, ...]:
+    """Return the condition that no other delivery of the account has this id."""
+    other = aliased(Delivery)
+    has_it = col(other.receipts).contains([{"remote_id": remote_id}])
+    theirs = (other.connection_id == seen.connection_id, other.id != seen.id, has_it)
+    return (~select(other.id).where(*theirs).exists(),)
 
 
 def _verdict_of(found: Receipt | Pending) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -580,6 +581,13 @@ async def test_a_post_of_the_same_words_from_just_before_the_send_is_not_ours() 
     rows = [row("2", "Hi there", after=0), row("1", "Hi there", after=-30)]
     speaker, _ = made(ok(**PUBLISHED), ok(data=rows))
     assert await speaker.find(sought()) == Receipt("2", "https://www.instagram.com/p/2/")
+
+
+async def test_of_two_posts_of_the_same_words_the_one_that_is_known_is_left_out() -> None:
+    rows = [row("2", "Hi there"), row("1", "Hi there")]
+    speaker, _ = made(ok(**PUBLISHED), ok(data=rows))
+    look = replace(sought(), taken=frozenset({"2"}))
+    assert await speaker.find(look) == Receipt("1", "https://www.instagram.com/p/1/")
 
 
 async def test_a_clock_that_goes_a_little_slow_hides_no_post() -> None:

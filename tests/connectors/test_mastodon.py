@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -798,3 +798,9 @@ async def test_another_post_with_the_same_file_is_not_ours(content: str, verdict
     theirs = status(content=content, media_attachments=[{"id": "8", "url": url}])
     look = sought(ready("1", urls=(url,)), "ours" if content else "")
     assert await found(ok([theirs]), ok([]), what=look) is verdict
+
+
+async def test_what_is_known_to_be_another_post_of_ours_is_not_found() -> None:
+    look = replace(sought(), taken=frozenset({str(status()["id"])}))
+    assert isinstance(await found(ok([status()])), Receipt)
+    assert await found(ok([status()]), ok([]), what=look) is Absence.NOT_THERE

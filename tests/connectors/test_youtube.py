@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -781,6 +782,14 @@ async def test_where_the_session_is_gone_the_uploads_are_read(film: MediaFile, g
 async def test_uploads_without_the_one_video_prove_nothing(film: MediaFile, rows: Any) -> None:
     speaker, _ = made(httpx.Response(404), ok(items=[CHANNEL]), ok(items=rows))
     assert await speaker.find(sought(film)) is Absence.CANNOT_TELL
+
+
+async def test_of_two_uploads_alike_the_one_that_is_known_is_left_out(film: MediaFile) -> None:
+    rows = [row("known"), row("ours")]
+    speaker, _ = made(httpx.Response(404), ok(items=[CHANNEL]), ok(items=rows))
+    found = await speaker.find(replace(sought(film), taken=frozenset({"known"})))
+    assert isinstance(found, Pending)
+    assert found.ticket["id"] == "ours"
 
 
 async def test_a_channel_without_uploads_proves_nothing(film: MediaFile) -> None:

@@ -20,7 +20,7 @@ from sqlmodel import SQLModel
 from clickpost.contract import Receipt, Tokens
 from clickpost.delivery import WAYS, State
 from clickpost.draft import PostFile
-from clickpost.errors import Conflict, InvalidInput, Unavailable
+from clickpost.errors import Conflict, InvalidInput, OutcomeUnknown, Unavailable
 from clickpost.publishing import Verdict, verdict_of
 from clickpost.settings import Settings
 from clickpost.store import NewConnection, NewPost, Store
@@ -339,3 +339,24 @@ async def test_the_tables_are_what_the_migrations_make(database_url: str) -> Non
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, SQLModel.metadata) == []
     engine.dispose()
+
+
+async def _unknown(store: Store) -> str:
+    delivery_id = await _ready(store)
+    lost = OutcomeUnknown("POST statuses got no answer")
+    started = await _begin(store, delivery_id)
+    await store.settle(started, verdict_of(lost, 1), lost, last=True, seconds=0.1)
+    return delivery_id
+
+
+async def test_two_looks_do_not_take_one_post_for_two_deliveries(store: Store) -> None:
+    seen = [await store.delivery(await _unknown(store)) for _ in range(4)]
+    assert len({one.connection_id for one in seen}) == 1
+    found = Receipt("r1", "https://example.org/r1", {})
+    looks = [store.adopt_found(one, found, last=True) for one in seen]
+    done = await asyncio.gather(*looks, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in done) == ["Conflict"] * 3 + ["State"]
+    for one in seen:
+        current = await store.delivery(one.id)
+        mine = current.state is State.LIVE
+        assert (await store.remote_ids(one) == frozenset()) is mine
