@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from clickpost import budget, publishing
 from clickpost.budget import Pot, Reading, Short, Standing, Told
 from clickpost.contract import Pending, Quota, Receipt, ReportsQuota
-from clickpost.errors import PlatformError
+from clickpost.errors import PlatformError, RateLimited
 from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.publishing import Try, Verdict
@@ -68,6 +68,9 @@ async def _asked(house: House, pots: Sequence[Pot], connector: ReportsQuota) -> 
         return
     try:
         quota = await connector.quota()
+    except RateLimited as error:
+        await house.store.stop(pots[-1].holder, now + timedelta(seconds=error.retry_after))
+        return
     except PlatformError as error:  # Without an answer the policy's number holds.
         log.warning("quota not told", holder=pot.holder, error=type(error).__name__)
         return

@@ -347,6 +347,8 @@ async def _again_later(
     verdict = publishing.verdict_of(error, 1)
     if verdict.name == "expired":
         return (await _refreshed(house, delivery.id, connection, policy)).wait
+    if verdict.name == "rate_limited":
+        await budgeting.too_fast(house, connection, policy, verdict.wait)
     return verdict.wait
 
 

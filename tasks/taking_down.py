@@ -12,7 +12,7 @@ from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.store.tables import Connection, Delivery
 from clickpost.takedown import Ended, Open
-from tasks import _wiring, reconciling, renewing, reporting
+from tasks import _wiring, budgeting, reconciling, renewing, reporting
 from tasks._wiring import House
 from tasks.sending import Step, receipts_of
 
@@ -107,6 +107,7 @@ async def _delete(
     try:
         for receipt in reversed(receipts_of(delivery)):
             await _part(connector, receipt)
+        await budgeting.deleted(house, delivery, connection, policy)
     except TokenExpired:
         if renewed:
             raise

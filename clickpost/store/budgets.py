@@ -309,6 +309,8 @@ async def _lines(
             col(Delivery.queued_at).is_not(None),
             col(Delivery.state).in_(_OPEN),
             col(Delivery.not_before) > moment - _LOST_AFTER,
+            # Who was put off to another day meanwhile keeps nobody waiting until then.
+            func.coalesce(Delivery.due_at, moment) <= moment,
             Connection.status == "active",
         )
     )

@@ -189,6 +189,7 @@ class Delivery(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("post_id", "connection_id"),
         Index("ix_delivery_state_due_at", "state", "due_at"),
+        Index("ix_delivery_waits_for", "waits_for"),
         Index("ix_delivery_connection_id_due_at", "connection_id", "due_at"),
         Index("ix_delivery_connection_id_fingerprint", "connection_id", "fingerprint"),
     )

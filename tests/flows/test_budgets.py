@@ -17,6 +17,7 @@ from clickpost.media import Cache
 from clickpost.policy.load import load_platforms
 from clickpost.settings import Settings
 from clickpost.store import Store
+from clickpost.store.budgets import Taking
 from clickpost.store.tables import Connection
 from connectors import instagram
 from connectors._api import client
@@ -151,6 +152,26 @@ async def test_what_answers_say_is_known_before_the_next_send(house: House, sand
     told = await house.store.allowance_of(requests)
     assert told is not None
     assert (told.left, told.total) == (290, 300)
+
+
+async def test_instagram_is_asked_for_its_own_quota_and_that_wins(
+    house: House, sandbox: str
+) -> None:
+    connection = await connected(house, sandbox, "instagram")
+    policy = house.policy(connection)
+    connector = house.connector(house.store.opened(connection), policy)
+    (delivery_id,) = await posted(house, await connected(house, sandbox, "mastodon"), 1)
+    pots = budgeting.pots_of(house.store, connection, policy)
+    taking = Taking(delivery_id, pots)
+    assert await budgeting.reserved(house, taking, policy, connector) is None
+    told = await house.store.allowance_of(pots[0])
+    assert told is not None
+    assert (told.left, told.total) == (50, 50)
+    await later(house, timedelta(hours=1))
+    await ordered(house, sandbox, "instagram", "quota", "rate_limit")
+    short = await budgeting.reserved(house, taking, policy, connector)
+    assert short is not None
+    assert "too fast" in short.reason
 
 
 async def test_two_workers_whose_token_ended_refresh_it_once(

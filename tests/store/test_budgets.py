@@ -145,6 +145,18 @@ async def test_workspaces_take_turns_when_budget_returns(store: Store) -> None:
     assert went == [small_line[0], large_line[0], small_line[1], large_line[1]]
 
 
+async def test_who_was_put_off_to_another_day_keeps_nobody_waiting(store: Store) -> None:
+    first, second, third = await _ready(store, 3)
+    taking = Taking(first, (pot(1),))
+    assert await store.reserve(taking) is None
+    assert await store.reserve(Taking(second, (pot(1),))) is not None
+    async with store.engine.begin() as db:
+        change = "UPDATE delivery SET due_at = now() + interval '7 days' WHERE id = %s"
+        await db.exec_driver_sql(change, (second,))
+    await store.give_back(taking, 0)
+    assert await store.reserve(Taking(third, (pot(1),))) is None
+
+
 async def test_what_a_platform_says_is_kept_and_an_older_word_changes_nothing(
     store: Store,
 ) -> None:

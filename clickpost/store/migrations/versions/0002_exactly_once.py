@@ -174,6 +174,7 @@ def upgrade() -> None:
     op.add_column(
         "delivery", sa.Column("waits_for", sqlmodel.sql.sqltypes.AutoString(), nullable=True)
     )
+    op.create_index("ix_delivery_waits_for", "delivery", ["waits_for"], unique=False)
     op.add_column("delivery", sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column(
         "delivery", sa.Column("question_run_id", sqlmodel.sql.sqltypes.AutoString(), nullable=True)
