@@ -65,12 +65,18 @@ def _words(asked: Asked, rendition: str) -> str:
 async def ask(post_id: str) -> None:
     """Start a run for each approval of the post that no run asks for, and end those out of date."""
     house = await _wiring.house()
-    for run_id in await house.store.former_approval_runs(post_id):
-        await _runs.complete(run_id, "nothing to approve any more: it changed, or was decided")
-        await house.store.forget_approval_run(run_id)
+    await _ended(await house.store.former_approval_runs(post_id))
     for asked in await house.store.open_approvals(post_id=post_id):
         if asked.run_id is None:
             await house.store.set_approval_run([asked], await _begun(asked))
+
+
+async def _ended(run_ids: list[str]) -> None:
+    """End the runs that ask about what has changed, or was sent, cancelled or missed."""
+    house = await _wiring.house()
+    for run_id in run_ids:
+        await _runs.complete(run_id, "nothing to approve any more: it changed, or was decided")
+        await house.store.forget_approval_run(run_id)
 
 
 async def _begun(asked: Asked) -> str:
@@ -86,11 +92,14 @@ async def _begun(asked: Asked) -> str:
 
 
 async def tidy() -> list[str]:
-    """Ask for what nobody asks for yet, and give up what became too late; return the posts."""
+    """Ask for what nobody asks for yet, end what is asked in vain, give up what became too late.
+
+    Return the posts that were given up.
+    """
     house = await _wiring.house()
     missed = await house.store.miss_unapproved()
-    asked = await house.store.posts_to_approve(unasked=True)
-    for post_id in sorted({*missed, *asked}):
+    await _ended(await house.store.former_approval_runs())
+    for post_id in await house.store.posts_to_approve(unasked=True):
         await ask(post_id)
     return missed
 

@@ -144,18 +144,19 @@ class Approvals(Base):
             rows = (await session.execute(query)).all()
         return [_asked_of(*row) for row in rows]
 
-    async def former_approval_runs(self, post_id: str) -> list[str]:
-        """Return the runs that ask about a content or a time which the post no longer has."""
+    async def former_approval_runs(self, post_id: str | None = None) -> list[str]:
+        """Return the runs that ask about what is different by now, of one post or of all."""
         query = (
             select(Approval.run_id)
             .join(Delivery, col(Delivery.id) == col(Approval.delivery_id))
             .where(
-                Delivery.post_id == post_id,
                 col(Approval.run_id).is_not(None),
                 col(Approval.verdict).is_(None),
                 or_(~_is_about(), col(Delivery.state) != State.AWAITING_APPROVAL),
             )
         )
+        if post_id is not None:
+            query = query.where(Delivery.post_id == post_id)
         async with self.session() as session:
             return sorted({str(one) for one in (await session.scalars(query)).all()})
 
