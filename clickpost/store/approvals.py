@@ -15,6 +15,7 @@ from clickpost import ids
 from clickpost.delivery import State
 from clickpost.errors import Conflict
 from clickpost.publishing import GRACE
+from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store.tables import Approval, Connection, Delivery, Post, Workspace
 
@@ -195,14 +196,17 @@ class Approvals(Base):
                 who_acts="an operator",
                 updated_at=now(),
             )
-            .returning(col(Delivery.id), col(Delivery.post_id))
+            .returning(Delivery)
+            .execution_options(synchronize_session=False)
         )
         async with self.transaction() as session:
-            rows = (await session.execute(change)).all()
+            rows = (await session.scalars(change)).all()
+            for row in rows:
+                await notices.about_delivery(session, row)
             for row in rows:
                 facts = {"from": State.AWAITING_APPROVAL.value, "to": State.MISSED.value}
-                await append(session, "delivery.moved", row[0], facts)
-        return sorted({str(row[1]) for row in rows})
+                await append(session, "delivery.moved", row.id, facts)
+        return sorted({row.post_id for row in rows})
 
     async def decide(self, asked: Asked, *, approve: bool, by: str, note: str = "") -> State:
         """Write down what somebody decided about exactly what was asked; return the new state.
@@ -236,12 +240,14 @@ class Approvals(Base):
                     who_acts=None if approve else "the writer",
                     updated_at=now(),
                 )
-                .returning(col(Delivery.id))
+                .returning(Delivery)
+                .execution_options(synchronize_session=False)
             )
             if row is None or moved is None:
                 raise Conflict(
                     f"{asked.delivery_id} changed since it was asked about, or is decided"
                 )
+            await notices.about_delivery(session, moved)
             facts = {"content": asked.content_hash, "verdict": verdict, "to": after.value}
             await append(session, "approval.decided", asked.delivery_id, facts, by)
         return after
@@ -326,6 +332,7 @@ async def _asked(session: Any, rows: Sequence[Delivery]) -> None:
             .values(values)
             .on_conflict_do_update(index_elements=["delivery_id", "content_hash"], set_=fresh)
         )
+        await notices.about_delivery(session, row)
 
 
 def _asked_of(delivery: Delivery, approval: Approval, platform: str, name: str) -> Asked:

@@ -16,6 +16,7 @@ from clickpost.delivery import State
 from clickpost.draft import Enclosed, PostFile
 from clickpost.errors import Conflict, InvalidInput
 from clickpost.recurrence import Occurrence, Recurrence, zone_of
+from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store.connections import Connections
 from clickpost.store.posts import NewPost
@@ -162,6 +163,7 @@ class Repeating(Connections, Base):
                 col(Delivery.due_at) <= moment,
                 state=State.MISSED,
                 reason="its time passed while its series was paused",
+                who_acts="an operator",
             )
             rows = await _moved(
                 session, series_id, *held, state=State.PLANNED, reason=None, who_acts=None
@@ -237,12 +239,20 @@ async def _turned(
 
 
 async def _moved(session: Any, series_id: str, *conditions: Any, **values: Any) -> int:
-    """Change the deliveries of a series that `conditions` name; return how many there were."""
+    """Change the deliveries of a series that `conditions` name; return how many there were.
+
+    What was missed is told; what is held was held by whoever paused the series, who knows.
+    """
     ours = select(Post.id).where(Post.series_id == series_id)
     change = (
         update(Delivery)
         .where(col(Delivery.post_id).in_(ours), *conditions)
         .values(updated_at=now(), **values)
-        .returning(col(Delivery.id))
+        .returning(Delivery)
+        .execution_options(synchronize_session=False)
     )
-    return len((await session.execute(change)).scalars().all())
+    rows = (await session.scalars(change)).all()
+    for row in rows:
+        if row.state is State.MISSED:
+            await notices.about_delivery(session, row)
+    return len(rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -12,8 +14,10 @@ from sqlmodel import select
 from clickpost.delivery import WAYS, State
 from clickpost.draft import PostFile
 from clickpost.errors import InvalidInput
+from clickpost.settings import PROJECT
 from clickpost.store import NewChannel, NewConnection, NewPost, Store
 from clickpost.store import notices as notices_module
+from clickpost.store.approvals import gate
 from clickpost.store.tables import Notice, Telling
 from clickpost.telling import Event, Happening, event_of
 
@@ -75,6 +79,36 @@ async def test_whatever_way_leads_there_a_notice_is_written_with_the_change(
     assert len(await all_tellings(store)) == len(ways)
     assert found[0].facts["where"] == "bluesky/studio"
     assert "canary" not in str([one.facts for one in found])
+
+
+#: Functions that set a delivery's state by themselves and have nobody to tell, and why.
+QUIET = {
+    "_put_off": "plans anew",
+    "_released": "plans anew",
+    "_void": "plans anew",
+    "_dropped": "cancels, as somebody asked",
+    "begin_attempt": "is on its way",
+    "_gated": "its callers tell what waits for approval, in `_asked`",
+}
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_whoever_sets_a_state_beside_the_one_way_tells_it_too() -> None:
+    silent = []
+    for path in (PROJECT / "clickpost" / "store").glob("*.py"):
+        for one in _statements(ast.parse(path.read_text())):
+            said = ast.unparse(one)
+            sets = "state=" in said or (one.args.kwarg and f"**{one.args.kwarg.arg}" in said)
+            if "update(Delivery)" not in said or not sets:
+                continue
+            if "notices.about_delivery" not in said and one.name not in QUIET:
+                silent.append(f"{path.name}: {one.name}")
+    assert silent == []
 
 
 async def test_a_change_that_is_undone_tells_nothing(
@@ -226,3 +260,20 @@ async def test_a_channel_that_is_removed_takes_what_waits_with_it(store: Store) 
     assert await store.channels() == []
     assert await all_tellings(store) == []
     assert len(await all_notices(store)) == 1
+
+
+async def test_what_waits_for_approval_is_told_and_a_refusal_too(store: Store) -> None:
+    delivery_id = await posted(store)
+    async with store.engine.begin() as db:
+        await db.exec_driver_sql("UPDATE workspace SET approval = true")
+        await db.exec_driver_sql(
+            "UPDATE delivery SET state = 'ready', content_hash = 'c' WHERE id = %s", (delivery_id,)
+        )
+    async with store.transaction() as session:
+        await gate(session, [delivery_id])
+    assert [one.event for one in await all_notices(store)] == ["post.awaiting_approval"]
+    asked = (await store.open_approvals())[0]
+    await store.decide(asked, approve=False, by="somebody")
+    found = await all_notices(store)
+    assert [one.event for one in found] == ["post.awaiting_approval", "post.failed"]
+    assert found[1].facts["who_acts"] == "the writer"
