@@ -29,17 +29,26 @@ GOING = (State.PLANNED, State.PREPARING, State.READY, State.AWAITING_APPROVAL)
 @guarded
 def reschedule(
     post_id: str = typer.Argument(metavar="POST"),
-    at: str = typer.Option(..., "--at", help="A time, e.g. 2026-12-01T09:00+01:00, or next-slot."),
+    at: str = typer.Option(..., "--at", help="2026-12-01T09:00+01:00, next-slot, or now."),
     zone: str = typer.Option(None, "--zone", help="IANA zone of --at where it has no offset."),
     name: str = As,
     as_json: bool = AsJson,
 ) -> None:
     """Give what is not sent another time; nothing of it is sent at the old one."""
-    moment = intake.moment(PostFile(at=_postfile.time_of(at), zone=zone))
-    if moment is not None and moment <= datetime.now(UTC):
-        raise InvalidInput("--at: is past; to send it now: clickpost posts retry, or publish")
+    moment = _moment(at, zone)
     report = _house.run(_rescheduled(_house.settings(), post_id, moment, actor(name)))
     _say(report, as_json=as_json)
+
+
+def _moment(at: str, zone: str | None) -> datetime | None:
+    """Return the new time, None for the next slot; raise InvalidInput for one that is past."""
+    now = datetime.now(UTC)
+    if at == "now":
+        return now
+    moment = intake.moment(PostFile(at=_postfile.time_of(at), zone=zone))
+    if moment is not None and moment <= now:
+        raise InvalidInput("--at: is past; to send it at once: --at now")
+    return moment
 
 
 async def _rescheduled(
