@@ -6,7 +6,15 @@ from datetime import timedelta
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import AnyUrl, BaseModel, ConfigDict, Field, UrlConstraints, field_validator
+from pydantic import (
+    AnyUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    UrlConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from clickpost.policy.units import Bytes, Day, Rate, Span
 
@@ -247,9 +255,11 @@ class Budget(Sourced):
 
     @field_validator("resets")
     @classmethod
-    def _is_a_zone(cls, zone: str | None) -> str | None:
+    def _is_a_zone(cls, zone: str | None, given: ValidationInfo) -> str | None:
         if zone is not None and zone not in available_timezones():
             raise ValueError("needs an IANA time zone, e.g. America/Los_Angeles")
+        if zone is not None and given.data.get("window") != timedelta(days=1):
+            raise ValueError("is for a window of 24 h only")
         return zone
 
 

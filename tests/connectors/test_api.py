@@ -31,7 +31,16 @@ from clickpost.errors import (
 from clickpost.policy.load import BrokenPolicies, Problem, read, validated
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.policy.source import Source
-from connectors._api import Api, client, json_of, redacted, retry_after, same_house, text_at
+from connectors._api import (
+    Api,
+    client,
+    json_of,
+    reading_of,
+    redacted,
+    retry_after,
+    same_house,
+    text_at,
+)
 from tests.policies.conftest import SOUND
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -419,3 +428,59 @@ def test_the_client_retries_nothing_and_waits_for_nobody_for_ever() -> None:
     assert made.follow_redirects is False
     assert made._transport._pool._retries == 0  # type: ignore[attr-defined]
     assert None not in made.timeout.as_dict().values()
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        (
+            # Bluesky
+            {
+                "RateLimit-Limit": "3000",
+                "RateLimit-Remaining": "2990",
+                "RateLimit-Reset": str(int(NOW.timestamp()) + 200),
+                "RateLimit-Policy": "3000;w=300",
+            },
+            (2990, 3000, 200, timedelta(minutes=5)),
+        ),
+        (
+            # Mastodon
+            {
+                "X-RateLimit-Limit": "300",
+                "X-RateLimit-Remaining": "0",
+                "X-RateLimit-Reset": (NOW + timedelta(minutes=3)).isoformat(),
+            },
+            (0, 300, 180, None),
+        ),
+        ({"x-ratelimit-remaining": "5", "x-ratelimit-reset": "60"}, (5, None, 60, None)),
+        ({"x-ratelimit-remaining": "5"}, None),
+        ({"x-ratelimit-remaining": "-1", "x-ratelimit-reset": "60"}, None),
+        ({"x-ratelimit-remaining": "many", "x-ratelimit-reset": "60"}, None),
+        ({"x-ratelimit-remaining": "5", "x-ratelimit-reset": "soon"}, None),
+        ({"x-ratelimit-remaining": "5", "x-ratelimit-reset": "2001-01-01T00:00:00Z"}, None),
+        ({}, None),
+    ],
+)
+def test_headers_say_what_is_left_and_until_when(headers: dict[str, str], told: Any) -> None:
+    found = reading_of(httpx.Headers(headers), NOW)
+    if told is None:
+        assert found is None
+        return
+    assert found is not None
+    seconds = round((found.resets_at - NOW).total_seconds())
+    assert (found.left, found.total, seconds, found.window) == told
+
+
+@given(st.dictionaries(st.sampled_from(["limit", "remaining", "reset", "policy"]), st.text()))
+def test_no_header_breaks_what_reads_it(headers: dict[str, str]) -> None:
+    reading_of({f"ratelimit-{name}": value for name, value in headers.items()}, NOW)
+
+
+async def test_whoever_made_the_connector_hears_what_refusals_say_too() -> None:
+    heard: list[Any] = []
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "60"}
+    transport = httpx.MockTransport(lambda _: httpx.Response(429, headers=headers))
+    async with client(transport=transport) as http:
+        with pytest.raises(errors.RateLimited):
+            await Api(http, POLICY, heard.append).send("GET", URL, step="x", repeatable=True)
+    assert [one.left for one in heard] == [0]

@@ -187,6 +187,18 @@ SHAPES = [
         id="a window of no time",
     ),
     pytest.param(
+        ("window: 3 h", "window: 3 h, resets: Europe/Berlin"),
+        f"{FILE}:33:58: budget.0.resets: is for a window of 24 h only; found 'Europe/Berlin'"
+        " (IANA zone at whose midnight a window of 24 h begins; null: it slides)",
+        id="a midnight for a window of hours",
+    ),
+    pytest.param(
+        ("window: 3 h", "window: 24 h, resets: Berlin"),
+        f"{FILE}:33:59: budget.0.resets: needs an IANA time zone, e.g. America/Los_Angeles;"
+        " found 'Berlin' (IANA zone at whose midnight a window of 24 h begins; null: it slides)",
+        id="a zone that is none",
+    ),
+    pytest.param(
         ("{why: from the settings}", "{why: from the settings, instead_of: [tokn]}"),
         f"{FILE}:6:60: credentials.token.instead_of.0: no other credential is called 'tokn'",
         id="a credential instead of one that is not there",
