@@ -138,7 +138,7 @@ async def test_posts_of_one_moment_share_one_run_and_go_on_time(house: House) ->
         )
     assert len(due) == 1
     planned = house.api("GET", f"/flow_runs/{next(iter(due))}")
-    assert planned["state_type"] == "SCHEDULED"
+    assert planned["state_type"] in ("SCHEDULED", "PENDING")  # A worker claims it 10 s ahead.
     assert all(house.there(text) == [] for text in texts)
     run = await house.ended(next(iter(due)))
     assert run["state"]["message"] == "6 live"
