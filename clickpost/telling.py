@@ -144,14 +144,19 @@ def commands(said: Said) -> list[str]:
     post_id = said.facts.get("post_id", "POST")
     platform, _, name = str(said.facts.get("where", "PLATFORM/NAME")).partition("/")
     connect = f"clickpost connect {platform} --name {name}"
+    settle = f"clickpost posts settle {post_id} --to {platform}/{name} --answer"
     match Event(said.event):
         case Event.FAILED | Event.MISSED:
             return [f"clickpost posts show {post_id}", f"clickpost posts retry {post_id}"]
+        case Event.NOT_REMOVED if said.facts.get("ended"):  # By hand, at its permalink.
+            return [f"clickpost posts show {post_id}"]
         case Event.HELD | Event.UNKNOWN | Event.NOT_REMOVED if _owner(said):
             return [connect]
         case Event.HELD:
-            return [f"clickpost posts retry {post_id}", f"clickpost posts cancel {post_id}"]
-        case Event.UNKNOWN | Event.GONE | Event.EDITED:
+            return [f"{settle} publish", f"{settle} skip"]
+        case Event.UNKNOWN:
+            return [f"{settle} {answer}" for answer in ("there", "again", "give-up")]
+        case Event.GONE | Event.EDITED:
             return [f"clickpost posts show {post_id}"]
         case Event.AWAITING_APPROVAL:
             return [f"clickpost approve {post_id}"]

@@ -84,9 +84,9 @@ class Takedowns(Base):
             if row is None or why.who_acts.startswith("nobody"):
                 return
             since = (seen.takedown_at or row.updated_at).isoformat()
-            kind = type(why).__name__.lower()
-            await notices.about_delivery(session, row, Event.NOT_REMOVED, since=f"{since}:{kind}")
-            await append(session, "takedown.not_done", row.id, {"ended": isinstance(why, Ended)})
+            told = {"since": f"{since}:{type(why).__name__}", "ended": isinstance(why, Ended)}
+            await notices.about_delivery(session, row, Event.NOT_REMOVED, **told)
+            await append(session, "takedown.not_done", row.id, {"ended": told["ended"]})
 
     async def forget_wish(self, delivery_id: str) -> None:
         """Drop the wish: nothing of the delivery is, or becomes, visible."""

@@ -10,6 +10,7 @@ from clickpost import telling
 from clickpost.telling import Event, Said
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+SETTLE = "clickpost posts settle post_1 --to bluesky/studio --answer"
 UI = "http://127.0.0.1:4200"
 FACTS = {
     "where": "bluesky/studio",
@@ -40,9 +41,9 @@ def test_every_event_says_where_why_who_and_what_to_run(event: Event) -> None:
     [
         (Event.FAILED, "the writer", "clickpost posts show post_1"),
         (Event.HELD, "the account's owner", "clickpost connect bluesky --name studio"),
-        (Event.HELD, "an operator", "clickpost posts retry post_1"),
+        (Event.HELD, "an operator", f"{SETTLE} publish"),
         (Event.UNKNOWN, "the account's owner", "clickpost connect bluesky --name studio"),
-        (Event.UNKNOWN, "an operator", "clickpost posts show post_1"),
+        (Event.UNKNOWN, "an operator", f"{SETTLE} there"),
         (Event.AWAITING_APPROVAL, "an approver", "clickpost approve post_1"),
         (Event.NOT_REMOVED, "an operator", "clickpost posts takedown post_1"),
         (Event.PAUSED, "the account's owner", "clickpost connect bluesky --name studio"),

@@ -273,6 +273,21 @@ async def test_one_channels_trouble_holds_up_no_other_and_names_no_address(
     assert (len(mail[0].messages), len(receiver.hooks)) == (1, 1)
 
 
+async def test_chat_gets_one_message_once(house: House, receiver: Receiver) -> None:
+    secrets = _channels.checked_chat(f"{receiver.url.replace('http', 'json', 1)}/chat")
+    new = NewChannel("team", "chat", secrets)
+    await house.store.add_channel(await house.store.workspace_id(), new)
+    for _ in range(3):
+        await failed(house.store)
+    for _ in range(2):
+        await telling.work()
+        await time_passes(house.store)
+    told = [json.loads(body) for path, _, body in receiver.got if path.startswith("/chat")]
+    assert len(told) == 1
+    assert told[0]["title"].endswith("(and 2 more)")
+    assert told[0]["message"].count("Who acts next: the writer") == 3
+
+
 async def test_many_at_once_are_one_mail(house: House, mail: tuple[Mailbox, int]) -> None:
     await mailed(house)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
