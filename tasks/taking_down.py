@@ -79,6 +79,10 @@ async def _by_state(house: House, delivery: Delivery) -> Step:
 async def _deleted(house: House, delivery: Delivery) -> Step:
     connection = await house.store.connection(delivery.connection_id)
     policy = house.policy(connection)
+    if delivery.state is State.LIVE and not delivery.receipts:  # Somebody said that it is there.
+        why = Ended("not taken down: its id at the platform is not known; delete it there")
+        await house.store.stays_up(delivery, why)
+        return Step(delivery.state, parked=True)
     try:
         if not await _delete(house, delivery, connection, policy):
             why = Ended(f"not taken down: {policy.title} offers no deletion by API")

@@ -16,33 +16,19 @@ from clickpost.asking import Answer, Question
 from clickpost.contract import Absence, Finds, Receipt
 from clickpost.delivery import State
 from clickpost.errors import Conflict, InvalidInput, Reauthorize, TokenExpired, Transient
-from clickpost.media import Cache
 from clickpost.settings import Settings
 from clickpost.store import Started, Store
-from connectors._api import client
 from connectors.mastodon import Connector as Mastodon
-from sandbox.testing import serve
-from tasks import _wiring, answering, asking, preparing, reconciling, sending
-from tasks._wiring import House
-from tests.desk import Desk
+from tasks import answering, asking, preparing, reconciling, sending, taking_down
+from tests.desk import Desk, desk_at
 
 
 @pytest_asyncio.fixture
 async def desk(
     store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Desk]:
-    made = House(settings, store, store.vault, client(), Cache(tmp_path), "test")
-
-    async def here() -> House:
-        return made
-
-    monkeypatch.setattr(_wiring, "house", here)
-    with serve(tmp_path / "sandbox") as base:
-        desk = Desk(made, base)
-        for platform in ("bluesky", "mastodon"):
-            await desk.connect(platform)
-        yield desk
-    await made.client.aclose()
+    async with desk_at(store, settings, tmp_path, monkeypatch, "bluesky", "mastodon") as made:
+        yield made
 
 
 def fresh() -> str:
@@ -215,13 +201,12 @@ async def test_the_first_answer_wins_and_the_other_hears_so(
         await answering.settle(desk.store, asked.seen, Answer.AGAIN, None, actor="operator:ben")
     row = await desk.store.delivery(delivery_id)
     assert (row.state, row.url, row.live_at is not None) == (State.LIVE, url, True)
-    lines = await desk.store.engine.connect().__aenter__()
-    found = await lines.exec_driver_sql(
-        "SELECT actor, facts FROM ledger WHERE subject = %s ORDER BY seq DESC LIMIT 1",
-        (delivery_id,),
-    )
-    actor, facts = found.one()
-    await lines.close()
+    await taking_down.ask(row.post_id)
+    assert (await taking_down.take_down(delivery_id)).state is State.LIVE  # Nobody knows its id.
+    assert "delete it there" in str((await desk.store.delivery(delivery_id)).reason)
+    told = "SELECT actor, facts FROM ledger WHERE subject = %s AND facts ? 'answer'"
+    async with desk.store.engine.connect() as db:
+        actor, facts = (await db.exec_driver_sql(told, (delivery_id,))).one()
     assert (actor, facts["answer"], facts["to"]) == ("operator:anna", "there", "live")
     assert (await desk.store.verify()).broken is None
 

@@ -121,6 +121,47 @@ async def test_what_was_put_off_meanwhile_is_not_sent(store: Store, column: str)
         await _begin(store, delivery_id)
 
 
+async def test_what_was_spotted_as_lost_is_not_taken_from_who_sends_it_by_now(store: Store) -> None:
+    delivery_id = await _ready(store)
+    await _begin(store, delivery_id, "first")
+    spotted = await store.delivery(delivery_id)
+    await store.take_back(spotted, State.UNKNOWN)
+    seen = await store.delivery(delivery_id)
+    await store.clear_unknown(seen, State.READY, reason="looked: it is not there")
+    await _begin(store, delivery_id, "second")
+    with pytest.raises(Conflict):
+        await store.take_back(spotted, State.UNKNOWN)
+    with pytest.raises(Conflict):
+        await store.clear_unknown(seen, State.READY, reason="looked: it is not there")
+    row = await store.delivery(delivery_id)
+    assert (row.state, row.lease_owner) == (State.SENDING, "second")
+
+
+async def test_a_late_verdict_moves_nothing_once_another_sends_and_is_kept_with_its_attempt(
+    store: Store,
+) -> None:
+    delivery_id = await _ready(store)
+    late = await _begin(store, delivery_id, "first")
+    await store.take_back(await store.delivery(delivery_id), State.UNKNOWN)
+    await store.clear_unknown(await store.delivery(delivery_id), State.READY, reason="looked")
+    await _begin(store, delivery_id, "second")
+    receipt = Receipt("r1", "https://example.org/r1", {})
+    with pytest.raises(Conflict, match="taken for lost"):
+        await store.settle(late, verdict_of(receipt, 1), receipt, last=True, seconds=0.1)
+    assert (await store.delivery(delivery_id)).state is State.SENDING
+    assert [one.verdict for one in await store.attempts_of(delivery_id)] == ["live", None]
+
+
+async def test_a_verdict_may_be_written_twice_and_the_first_one_counts(store: Store) -> None:
+    delivery_id = await _ready(store)
+    started = await _begin(store, delivery_id)
+    receipt = Receipt("r1", "https://example.org/r1", {})
+    for _ in range(2):
+        await store.settle(started, verdict_of(receipt, 1), receipt, last=True, seconds=0.1)
+    row = await store.delivery(delivery_id)
+    assert (row.state, len(row.receipts)) == (State.LIVE, 1)
+
+
 async def test_only_its_holder_says_what_a_target_gets(store: Store) -> None:
     delivery_id = await _posted(store)
     await store.move(delivery_id, State.PLANNED, State.PREPARING, lease_owner="w")
