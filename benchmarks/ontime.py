@@ -16,6 +16,7 @@ from benchmarks._house import House
 from benchmarks._show import show
 from deployments import runs
 from tasks import _wiring, preparing, sending
+from tasks.repeating import HEAD_START
 
 RATES = (60, 180)
 """Posts a minute."""
@@ -75,8 +76,9 @@ async def _round(house: House, rate: int) -> list[float]:
     for moment in sorted(set(due.values())):
         at = moment.isoformat()
         given = {"moment": {"at": at}}
+        begins = moment - HEAD_START
         await asyncio.to_thread(
-            runs.start, house.settings, "publish-due", given, at=moment, key=f"due {at}"
+            runs.start, house.settings, "publish-due", given, at=begins, key=f"due {at}"
         )
     if datetime.now(UTC) > first - timedelta(seconds=5):
         raise SystemExit("the machine is too slow: preparing took longer than planned")
