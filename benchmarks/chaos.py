@@ -75,12 +75,14 @@ _err = Console(stderr=True)
 class Plan:
     """What is to happen: `posts` to all four platforms, misfortunes drawn from `seed`.
 
-    `patience`: seconds that everything has to settle in once the misfortunes are over.
+    `harsh` multiplies how likely each is; `patience`: seconds that everything has to settle in
+    once they are over.
     """
 
     posts: int = 200
     seed: int = 1
     outages: int = 2
+    harsh: float = 1.0
     patience: float = 420.0
 
 
@@ -140,7 +142,7 @@ async def _ordered(house: House, plan: Plan, rng: Random) -> None:
     """Tell the sandbox beforehand at which calls what is to go wrong."""
     for platform, steps in STEPS.items():
         for step in steps:
-            await _orders(house, platform, step, plan.posts, rng)
+            await _orders(house, platform, step, plan, rng)
         failing = FAILS_PROCESSING.get(platform, "")
         for _ in range(-(-plan.posts // 40) if failing else 0):
             order = {"platform": platform, "what": "fail_processing", "step": failing}
@@ -148,9 +150,10 @@ async def _ordered(house: House, plan: Plan, rng: Random) -> None:
     _say(f"{plan.posts} posts to four platforms, seed {plan.seed}")
 
 
-async def _orders(house: House, platform: str, step: str, calls: int, rng: Random) -> None:
-    for number in range(calls):
-        what = rng.choices(["", *FAULTS], [1 - sum(FAULTS.values()), *FAULTS.values()])[0]
+async def _orders(house: House, platform: str, step: str, plan: Plan, rng: Random) -> None:
+    shares = [plan.harsh * share for share in FAULTS.values()]
+    for number in range(plan.posts):
+        what = rng.choices(["", *FAULTS], [1 - sum(shares), *shares])[0]
         if what:
             order = {"platform": platform, "step": step, "what": what, "seconds": 3.0}
             await _order(house, order | {"skip": number})

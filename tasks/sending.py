@@ -22,6 +22,7 @@ from clickpost.errors import (
     NotFound,
     OutcomeUnknown,
     PlatformError,
+    PlatformRejected,
     Reauthorize,
     Transient,
     UnexpectedResponse,
@@ -281,6 +282,9 @@ async def _refreshed(
         await renewing.refresh(house, connection, policy)
     except Reauthorize as error:
         delivery = await house.store.delivery(delivery_id)
+        if delivery.state is State.PROCESSING:  # It is out: only we do not hear of it.
+            await _not_told(house, delivery, connection, error)
+            return Step(State.PROCESSING, publishing.LONGEST_WAIT.total_seconds(), parked=True)
         await house.store.set_connection_status(connection.id, "paused", str(error))
         return await _held(house, delivery, str(error))
     except PlatformError as error:
@@ -324,8 +328,13 @@ async def _asked(
     except (Transient, OutcomeUnknown):
         return 5.0
     except PlatformError as error:
+        if isinstance(publishing.unsent(error), Transient):  # Garbled: asking again does no harm.
+            return 5.0
         if publishing.verdict_of(error, 1).again:
             return await _again_later(house, delivery, connection, policy, error)
+        if not isinstance(error, NotFound | PlatformRejected):
+            await _not_told(house, delivery, connection, error)
+            return None
         state = State.GONE if isinstance(error, NotFound) else State.FAILED
         await house.store.move(
             delivery.id, State.PROCESSING, state, reason=str(error), who_acts=error.who_acts
@@ -335,6 +344,16 @@ async def _asked(
         return answer.again_in
     await house.store.adopt(delivery.id, State.PROCESSING, answer)
     return None
+
+
+async def _not_told(
+    house: House, delivery: Delivery, connection: Connection, error: PlatformError
+) -> None:
+    """Leave it processing where the answer is about us, and not about the post."""
+    if isinstance(error, Reauthorize) and connection.status == "active":
+        await house.store.set_connection_status(connection.id, "paused", str(error))
+    reason = f"sent; the platform does not say how far it is: {error}"
+    await house.store.note(delivery.id, reason=reason, who_acts=error.who_acts)
 
 
 async def _again_later(

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from clickpost.delivery import State
 from clickpost.draft import PostFile
+from clickpost.media import Cache
 from clickpost.policy.load import load_platforms
-from tasks import connecting, intake, preparing, sending
+from clickpost.settings import Settings
+from clickpost.store import Store
+from connectors._api import client
+from sandbox.testing import serve
+from tasks import _wiring, connecting, intake, preparing, sending
 from tasks._wiring import House
+
+
+@asynccontextmanager
+async def desk_at(
+    store: Store,
+    settings: Settings,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *platforms: str,
+) -> AsyncIterator[Desk]:
+    """Yield a desk in `folder` with accounts of `platforms` connected."""
+    made = House(settings, store, store.vault, client(), Cache(folder), "test")
+
+    async def here() -> House:
+        return made
+
+    monkeypatch.setattr(_wiring, "house", here)
+    with serve(folder / "sandbox") as base:
+        desk = Desk(made, base)
+        for platform in platforms:
+            await desk.connect(platform)
+        yield desk
+    await made.client.aclose()
 
 
 class Desk:
