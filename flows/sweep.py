@@ -8,7 +8,16 @@ from prefect import State as PrefectState
 from prefect import flow
 
 from flows import _run
-from tasks import calling_off, renewing, reporting, sending, taking_down, telling, watching
+from tasks import (
+    budgeting,
+    calling_off,
+    renewing,
+    reporting,
+    sending,
+    taking_down,
+    telling,
+    watching,
+)
 
 
 @flow(name="sweep-deliveries")
@@ -21,6 +30,7 @@ async def sweep_deliveries() -> PrefectState[Any]:
     same is told.
     """
     off = await calling_off.recent()
+    await budgeting.forget()
     await renewing.due()  # Also for accounts that nothing is sent to.
     lost = await sending.lost()
     rows = await calling_off.judged(await reporting.stuck_rows(lost))

@@ -16,6 +16,7 @@ from clickpost.publishing import Try, Verdict
 from clickpost.store import Store
 from clickpost.store.budgets import Taking
 from clickpost.store.tables import Connection, Delivery
+from tasks import _wiring
 from tasks._wiring import House
 
 log = logger("budgeting")
@@ -106,6 +107,11 @@ async def settled(
         if (pot := budget.pot_of(reading, taking.pots)) is not None:
             told = Told(reading.left, reading.resets_at, reading.seen_at, reading.total)
             await house.store.allow(pot.holder, pot.what, pot.seconds, told)
+
+
+async def forget() -> None:
+    """Remove what was taken longer ago than any budget looks back."""
+    await (await _wiring.house()).store.forget_spent()
 
 
 async def tries(house: House, delivery: Delivery) -> list[Try]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, or_, text, update
+from sqlalchemy import delete, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 
@@ -26,11 +26,27 @@ _LOST_AFTER = timedelta(hours=1)
 #: Longer than any window: what is older counts nowhere and goes.
 _KEPT_FOR = timedelta(days=2)
 _OPEN = (State.PLANNED, State.PREPARING, State.READY)
-_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:holder, 0))")
+#: In the order given, which is the same for all, so that nobody waits in a circle.
+_LOCK = text(
+    "SELECT pg_advisory_xact_lock(hashtextextended(one, 0))"
+    " FROM unnest(CAST(:holders AS text[])) one"
+)
 
-_STATE = text("SELECT state FROM delivery WHERE id = :id")
+
+_SPENT = text("""
+    SELECT holder, what, sum(amount), max(at)
+    FROM spend
+    WHERE holder = ANY(CAST(:holders AS text[])) AND at > :since
+      AND id <> ALL(CAST(:without AS text[]))
+    GROUP BY holder, what, CASE
+        WHEN at > :minutes THEN at
+        WHEN at > :hours THEN date_trunc('minute', at)
+        ELSE date_bin('5 minutes', at, 'epoch')
+    END
+""")
 
 Key = tuple[str, str]
+PotKey = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -90,28 +106,33 @@ class Budgets(Base):
         """
         holders = sorted({pot.holder for pot in taking.pots})
         async with self.transaction() as session:
-            for holder in holders:  # In one order, so that nobody waits in a circle.
-                await session.execute(_LOCK, {"holder": holder})
+            await session.execute(_LOCK, {"holders": holders})
             moment = now()
-            state = await session.scalar(_STATE, {"id": taking.delivery_id})
-            if state not in {one.value for one in _OPEN}:
-                raise Conflict(f"{taking.delivery_id} is {state}, and needs no budget")
-            await session.execute(_unused(taking, holders, moment))
-            asks = await _asks(session, taking, holders, moment)
-            short = await _stopped(session, holders, moment) or budget.decide(asks, moment)
+            queued = await _queued(session, taking.delivery_id)
+            told = await _told(session, holders)
+            short = _stopped(told, moment)
+            if short is None:
+                short = budget.decide(await _asks(session, taking, told, moment), moment)
             if short is not None:
+                await _give_back(session, list(taking.rows()))
                 await _queue(session, taking.delivery_id, short, moment)
                 return short
             await _take(session, taking.rows(), taking.delivery_id, moment)
-            await session.execute(_out_of_line(taking.delivery_id))
+            if queued:
+                await session.execute(_out_of_line(taking.delivery_id))
         return None
+
+    async def forget_spent(self) -> None:
+        """Remove what is older than any window."""
+        async with self.session() as session:
+            await session.execute(delete(Spend).where(col(Spend.at) < now() - _KEPT_FOR))
 
     async def give_back(self, taking: Taking, first: int) -> None:
         """Give back what was taken for the parts from `first` on, which were not sent."""
         spared = taking.rows(first).items()
         ids_ = [key for key, (pot, _) in spared if pot.what not in ("requests", "units")]
         async with self.session() as session:
-            await session.execute(delete(Spend).where(col(Spend.id).in_(ids_)))
+            await _give_back(session, ids_)
 
     async def spend(self, delivery_id: str, act: str, pots: Sequence[Pot], **acts: int) -> None:
         """Count what was done without asking, as a takedown is."""
@@ -169,7 +190,7 @@ class Budgets(Base):
     async def stopped_until(self, holder: str) -> datetime | None:
         """Return until when the platform asked us to send nothing of the holder."""
         async with self.session() as session:
-            short = await _stopped(session, [holder], now())
+            short = _stopped(await _told(session, [holder]), now())
         return None if short is None else short.until
 
     async def foresee(self, pots: Sequence[Pot], *, posts: int, uploads: int = 0) -> Short | None:
@@ -177,9 +198,10 @@ class Budgets(Base):
         holders = sorted({pot.holder for pot in pots})
         moment = now()
         async with self.session() as session:
-            if short := await _stopped(session, holders, moment):
+            told = await _told(session, holders)
+            if short := _stopped(told, moment):
                 return short
-            spent, told = await _spent(session, holders, moment), await _told(session, holders)
+            spent = await _spent(session, holders, moment)
             lines = await _lines(session, holders, moment)
         asks = [
             Ask(
@@ -213,17 +235,25 @@ class Budgets(Base):
             await append(session, "connection.burst", row.id, {"posts": posts}, actor)
 
 
-def _unused(taking: Taking, holders: Sequence[str], moment: datetime) -> Any:
-    """Return what removes the delivery's own reservations, none of which was used, and old rows."""
-    old = col(Spend.holder).in_(holders) & (col(Spend.at) < moment - _KEPT_FOR)
-    return delete(Spend).where(or_(col(Spend.id).in_(list(taking.rows())), old))
+async def _queued(session: Any, delivery_id: str) -> bool:
+    """Say whether a delivery stands in line; raise Conflict where it is on its way already."""
+    query = select(col(Delivery.state), col(Delivery.queued_at)).where(Delivery.id == delivery_id)
+    state, queued_at = (await session.execute(query)).one()
+    if state not in _OPEN:
+        raise Conflict(f"{delivery_id} is {state}, and needs no budget")
+    return queued_at is not None
+
+
+async def _give_back(session: Any, ids_: Sequence[str]) -> None:
+    await session.execute(delete(Spend).where(col(Spend.id).in_(ids_)))
 
 
 async def _asks(
-    session: Any, taking: Taking, holders: Sequence[str], moment: datetime
+    session: Any, taking: Taking, told: Mapping[PotKey, Told], moment: datetime
 ) -> list[Ask]:
-    spent = await _spent(session, holders, moment)
-    told = await _told(session, holders)
+    holders = sorted({pot.holder for pot in taking.pots})
+    # Its own reservations were not used, or it would be on its way.
+    spent = await _spent(session, holders, moment, without=list(taking.rows()))
     lines = await _lines(session, holders, moment)
     asks = []
     for pot in taking.pots:
@@ -246,22 +276,30 @@ def _needs(pot: Pot, line: Sequence[Waiting]) -> int:
 
 
 async def _spent(
-    session: Any, holders: Sequence[str], moment: datetime
+    session: Any, holders: Sequence[str], moment: datetime, without: Sequence[str] = ()
 ) -> Mapping[Key, list[Spent]]:
-    query = select(col(Spend.holder), col(Spend.what), col(Spend.amount), col(Spend.at)).where(
-        col(Spend.holder).in_(holders), col(Spend.at) > moment - _KEPT_FOR
+    """Return what was taken from the holders' pots, what is older in groups of minutes.
+
+    A group counts as its latest member: what it holds is free a little later, never earlier.
+    """
+    query = _SPENT.bindparams(
+        holders=list(holders),
+        without=list(without),
+        since=moment - _KEPT_FOR,
+        minutes=moment - timedelta(minutes=10),
+        hours=moment - timedelta(hours=2),
     )
     found: dict[Key, list[Spent]] = defaultdict(list)
     for holder, what, amount, at in (await session.execute(query)).all():
-        found[holder, what].append(Spent(amount, at))
+        found[holder, what].append(Spent(int(amount), at))
     return found
 
 
-def _told_key(pot: Pot) -> tuple[str, str, int]:
+def _told_key(pot: Pot) -> PotKey:
     return pot.holder, pot.what, pot.seconds
 
 
-async def _told(session: Any, holders: Sequence[str]) -> dict[tuple[str, str, int], Told]:
+async def _told(session: Any, holders: Sequence[str]) -> dict[PotKey, Told]:
     query = select(Allowance).where(col(Allowance.holder).in_(holders))
     return {
         (row.holder, row.what, row.window): Told(row.left, row.resets_at, row.seen_at, row.total)
@@ -269,23 +307,17 @@ async def _told(session: Any, holders: Sequence[str]) -> dict[tuple[str, str, in
     }
 
 
-async def _stopped(session: Any, holders: Iterable[str], moment: datetime) -> Short | None:
+def _stopped(told: Mapping[PotKey, Told], moment: datetime) -> Short | None:
     """Return until when platforms asked us to send nothing; None where none did."""
-    query = (
-        select(Allowance)
-        .where(
-            col(Allowance.holder).in_(holders),
-            Allowance.what == budget.ANYTHING,
-            col(Allowance.resets_at) > moment,
-        )
-        .order_by(col(Allowance.resets_at).desc())
-        .limit(1)
-    )
-    row = await session.scalar(query)
-    if row is None:
+    stops = [
+        (one.resets_at, holder)
+        for (holder, what, _), one in told.items()
+        if what == budget.ANYTHING and one.resets_at > moment
+    ]
+    if not stops:
         return None
-    reason = f"the platform says: too fast; next at {budget.clock(row.resets_at)}"
-    return Short(row.holder, row.resets_at, reason)
+    until, holder = max(stops)
+    return Short(holder, until, f"the platform says: too fast; next at {budget.clock(until)}")
 
 
 async def _lines(
@@ -362,7 +394,9 @@ async def _take(
         for key, (pot, amount) in rows.items()
     ]
     if values:
-        await session.execute(insert(Spend).values(values).on_conflict_do_nothing())
+        change = insert(Spend).values(values)
+        anew = {"amount": change.excluded.amount, "at": change.excluded.at}
+        await session.execute(change.on_conflict_do_update(index_elements=["id"], set_=anew))
 
 
 async def _queue(session: Any, delivery_id: str, short: Short, moment: datetime) -> None:

@@ -122,6 +122,23 @@ async def test_a_thread_takes_for_all_its_parts_and_gives_back_those_not_sent(
     assert [one.used for one in await store.standings(own)] == [5, 1]
 
 
+async def test_what_was_taken_long_ago_counts_in_full_and_is_forgotten_after_all_windows(
+    store: Store,
+) -> None:
+    async with store.engine.begin() as db:
+        await db.exec_driver_sql(
+            "INSERT INTO spend SELECT n::text, 'account:x', 'posts', 2, now() - n * interval"
+            " '1 minute' FROM generate_series(1, 4320) n"
+        )
+    hour, day = await store.standings((pot(500), pot(9000, timedelta(days=1))))
+    assert 2 * 59 <= hour.used <= 2 * 61
+    assert 2 * 1439 <= day.used <= 2 * 1445
+    await store.forget_spent()
+    async with store.engine.begin() as db:
+        left = (await db.exec_driver_sql("SELECT count(*) FROM spend")).scalar_one()
+    assert 2879 <= left <= 2880
+
+
 async def test_what_is_on_its_way_reserves_nothing(store: Store) -> None:
     (delivery_id,) = await _ready(store, 1)
     await store.move(delivery_id, State.READY, State.SENDING)
