@@ -111,10 +111,10 @@ def show(seen: Watched) -> None:
     for state, number in sorted(seen.counts.items()):
         out.print(f"  {number} {state}")
     if seen.silent:
-        heard = f"for {age(seen.heard_at, seen.now)}" if seen.heard_at else "at all"
+        heard = f"for {age(seen.heard_at, seen.now)}" if seen.heard_at else "yet"
         out.print(
-            f"[red]no worker was heard of {heard}[/]: nothing is sent, and nobody is told."
-            " Run: clickpost up"
+            f"[red]no worker was heard of {heard}[/]: until one is, nothing is sent, and nobody is"
+            " told. Just after a start that is so for a moment; else run: clickpost up"
         )
     if seen.stuck:
         out.print(f"[red]{len(seen.stuck)} stuck[/]")
