@@ -156,9 +156,12 @@ class Machine(RuleBasedStateMachine):
         """A whole step whose answer gets lost: it begins, may arrive, and is settled unknown."""
         self.a_sender_reads()
         [sender] = self.world.senders
+        self.world.senders.clear()
+        self._lost_in(sender, arrives)
+
+    def _lost_in(self, sender: Sender, arrives: bool) -> None:
         started = sender.started = self.do(self._begun(sender))
         self._arrive(sender, arrives)
-        self.world.senders.clear()
         lost = OutcomeUnknown("lost")
         verdict = verdict_of(lost, started.tries)
         last = started.part == PARTS - 1
@@ -203,6 +206,14 @@ class Machine(RuleBasedStateMachine):
             outcome = Receipt(f"id{started.part}", f"https://example.org/{started.part}", {})
         elif not sender.arrived and said in NOTHING:
             outcome = NOTHING[said]
+        self._settled(sender, outcome)
+
+    def _settled(self, sender: Sender, outcome: Any) -> None:
+        """Write the verdict; a sender that is through, or too late, goes home."""
+        started = sender.started
+        assert started is not None
+        if outcome is None:
+            outcome = Receipt(f"id{started.part}", f"https://example.org/{started.part}", {})
         verdict = at_once(verdict_of(outcome, started.tries))
         last = started.part == PARTS - 1
         sender.started = None
@@ -266,6 +277,58 @@ class Machine(RuleBasedStateMachine):
         with suppress(Conflict):
             self.do(self.store.take_back(seen, State.UNKNOWN))
 
+    @precondition(lambda self: self.state is State.UNKNOWN)
+    @rule(arrives=st.booleans())
+    def a_slow_look(self, arrives: bool) -> None:
+        """Meanwhile another look is faster, and what that lets go is lost again."""
+        slow = Look(row := self.row, self._there(row))
+        self._judge(slow)
+        if (now := self.row).state is State.READY:
+            self._lost_in(Sender(f"w{next(_names)}", len(now.receipts or [])), arrives)
+        self._judge(slow)
+
+    @precondition(lambda self: self.state is State.UNKNOWN)
+    @rule(arrives=st.booleans())
+    def a_slow_answer(self, arrives: bool) -> None:
+        """Meanwhile a look settles it, and what that lets go is lost again."""
+        self.world.answers.clear()
+        self.ask()
+        [asked] = self.world.answers
+        self._judge(Look(self.row, asked.there))
+        if (now := self.row).state is State.READY:
+            self._lost_in(Sender(f"w{next(_names)}", len(now.receipts or [])), arrives)
+        self._answered(asked, gives_up=False)
+        self.world.answers.clear()
+
+    @precondition(lambda self: self.state is State.SENDING and self._alone())
+    @rule(arrives=st.booleans(), arrives_again=st.booleans(), late=st.booleans())
+    def a_slow_end(self, arrives: bool, arrives_again: bool, late: bool) -> None:
+        """A sender loses its lease, and is heard (or taken back) when another sends already."""
+        [sender] = self.world.senders
+        self._arrive(sender, arrives)
+        sender.over = True
+        self._expire(sender.holder)
+        spotted = self.row
+        self.do(self.store.take_back(spotted, State.UNKNOWN))
+        self._judge(Look(row := self.row, self._there(row)))
+        second = Sender(f"w{next(_names)}", len(self.row.receipts or []))
+        if self.row.state is State.READY:
+            second.started = self.do(self._begun(second))
+            self.world.senders.append(second)
+        if late:
+            self._settled(sender, NOTHING["transient"] if not sender.arrived else None)
+        else:
+            with suppress(Conflict):
+                self.do(self.store.take_back(spotted, State.UNKNOWN))
+        if (row := self.row).state is State.UNKNOWN:
+            self._judge(Look(row, self._there(row)))
+        if second.started is not None:
+            self._arrive(second, arrives_again)
+
+    def _alone(self) -> bool:
+        [*senders] = self.world.senders
+        return len(senders) == 1 and senders[0].started is not None and not senders[0].over
+
     def _there(self, seen: Delivery) -> bool:
         return self.world.copies[len(seen.receipts or [])] > 0
 
@@ -304,6 +367,9 @@ class Machine(RuleBasedStateMachine):
     def answer(self, data: st.DataObject, gives_up: bool) -> None:
         asked = data.draw(st.sampled_from(self.world.answers))
         self.world.answers.remove(asked)
+        self._answered(asked, gives_up=gives_up)
+
+    def _answered(self, asked: Look, *, gives_up: bool) -> None:
         answer = Answer.THERE if asked.there else Answer.AGAIN
         answer = Answer.GIVE_UP if gives_up else answer
         with suppress(Conflict):
@@ -383,7 +449,7 @@ def test_no_order_of_events_sends_twice_gets_stuck_or_breaks_the_ledger(
 
 
 _WALKS = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
