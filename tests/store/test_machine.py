@@ -311,19 +311,48 @@ class Machine(RuleBasedStateMachine):
         spotted = self.row
         self.do(self.store.take_back(spotted, State.UNKNOWN))
         self._judge(Look(row := self.row, self._there(row)))
+        self.world.senders.clear()
         second = Sender(f"w{next(_names)}", len(self.row.receipts or []))
-        if self.row.state is State.READY:
+        if self.row.state is State.READY and late:
+            self._lost_in(second, arrives_again)
+        elif self.row.state is State.READY:
             second.started = self.do(self._begun(second))
             self.world.senders.append(second)
+        self.world.senders.append(sender)
         if late:
-            self._settled(sender, NOTHING["transient"] if not sender.arrived else None)
+            self._settled(sender, None if sender.arrived else NOTHING["transient"])
         else:
+            self.world.senders.remove(sender)
             with suppress(Conflict):
                 self.do(self.store.take_back(spotted, State.UNKNOWN))
-        if (row := self.row).state is State.UNKNOWN:
-            self._judge(Look(row, self._there(row)))
+            if (row := self.row).state is State.UNKNOWN:
+                self._judge(Look(row, self._there(row)))
         if second.started is not None:
             self._arrive(second, arrives_again)
+        self._goes_on()
+
+    def _goes_on(self) -> None:
+        """Let another send what is ready now."""
+        if (now := self.row).state is State.READY:
+            self._lost_in(Sender(f"w{next(_names)}", len(now.receipts or [])), arrives=True)
+
+    @precondition(lambda self: self.state is State.READY and not self.world.senders)
+    @rule()
+    def a_slow_reader(self) -> None:
+        """Another sends the part that it read of, and fails at the next."""
+        slow = Sender(f"w{next(_names)}", len(self.row.receipts or []))
+        quick = Sender(f"w{next(_names)}", slow.view)
+        self.world.senders.append(quick)
+        quick.started = self.do(self._begun(quick))
+        self._arrive(quick, arrives=True)
+        self._settled(quick, None)
+        if self.row.state is State.SENDING:
+            quick.started = self.do(self._begun(quick))
+            self._settled(quick, NOTHING["transient"])
+        with suppress(Conflict):
+            slow.started = self.do(self._begun(slow))
+            self._arrive(slow, arrives=True)
+            self.world.senders.append(slow)
 
     def _alone(self) -> bool:
         [*senders] = self.world.senders
