@@ -99,7 +99,14 @@ class Connections(Base):
                 col(Delivery.state) == State.HELD,
                 col(Delivery.who_acts) == "the account's owner",
             )
-            .values(state=State.PLANNED, reason=None, who_acts=None, updated_at=now())
+            .values(
+                state=State.PLANNED,
+                reason=None,
+                who_acts=None,
+                updated_at=now(),
+                lease_owner=None,
+                lease_until=None,
+            )
             .returning(col(Delivery.id))
         )
         rows = (await session.execute(change)).scalars().all()

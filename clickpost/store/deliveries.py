@@ -25,6 +25,8 @@ from clickpost.store.tables import Attempt, Connection, Delivery, Post, Renditio
 #: What nobody has moved for this long has no live run.
 STUCK_AFTER = timedelta(seconds=100)
 _OPEN = (State.PLANNED, State.PREPARING, State.READY)
+#: States in which a worker may hold a delivery.
+_AT_WORK = (State.PREPARING, State.READY, State.SENDING)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -548,6 +550,8 @@ async def _settled(
 async def _changed(
     session: Any, delivery_id: str, states: tuple[State, ...], *more: Any, **values: Any
 ) -> Delivery:
+    if "state" in values and values["state"] not in _AT_WORK:  # Nobody works on it any more.
+        values |= {"lease_owner": None, "lease_until": None}
     change = (
         update(Delivery)
         .where(col(Delivery.id) == delivery_id, col(Delivery.state).in_(states), *more)

@@ -401,3 +401,15 @@ async def test_two_looks_do_not_take_one_post_for_two_deliveries(store: Store) -
         current = await store.delivery(one.id)
         mine = current.state is State.LIVE
         assert (await store.remote_ids(one) == frozenset()) is mine
+
+
+@pytest.mark.parametrize("after", [State.HELD, State.FAILED, State.PLANNED, State.CANCELLED])
+async def test_what_nobody_works_on_any_more_is_nobodys(store: Store, after: State) -> None:
+    """Else a reconnected account's posts would wait for a lease of half an hour."""
+    delivery_id = await _posted(store)
+    until = datetime.now(UTC) + LEASE
+    await store.move(
+        delivery_id, State.PLANNED, State.PREPARING, lease_owner="w", lease_until=until
+    )
+    row = await store.move(delivery_id, State.PREPARING, after, who_acts="the account's owner")
+    assert (row.lease_owner, row.lease_until) == (None, None)
