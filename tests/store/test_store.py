@@ -20,7 +20,7 @@ from sqlmodel import SQLModel
 from clickpost.contract import Receipt, Tokens
 from clickpost.delivery import WAYS, State
 from clickpost.draft import PostFile
-from clickpost.errors import Conflict, InvalidInput, OutcomeUnknown, Unavailable
+from clickpost.errors import Conflict, InvalidInput, OutcomeUnknown, Transient, Unavailable
 from clickpost.publishing import Verdict, verdict_of
 from clickpost.settings import Settings
 from clickpost.store import NewConnection, NewPost, Store
@@ -150,6 +150,27 @@ async def test_a_late_verdict_moves_nothing_once_another_sends_and_is_kept_with_
         await store.settle(late, verdict_of(receipt, 1), receipt, last=True, seconds=0.1)
     assert (await store.delivery(delivery_id)).state is State.SENDING
     assert [one.verdict for one in await store.attempts_of(delivery_id)] == ["live", None]
+
+
+@pytest.mark.parametrize(
+    "outcome", [Receipt("r1", "https://example.org/r1", {}), Transient("never left")]
+)
+async def test_a_late_verdict_says_nothing_of_a_later_send_whose_own_outcome_is_unknown(
+    store: Store, outcome: Receipt | Transient
+) -> None:
+    """Both sends left the row `unknown`, at the same part: only the moment tells them apart."""
+    delivery_id = await _ready(store)
+    late = await _begin(store, delivery_id, "first")
+    await store.take_back(await store.delivery(delivery_id), State.UNKNOWN)
+    await store.clear_unknown(await store.delivery(delivery_id), State.READY, reason="looked")
+    second, lost = await _begin(store, delivery_id, "second"), OutcomeUnknown("lost")
+    await store.settle(second, verdict_of(lost, 2), lost, last=True, seconds=0.1)
+    with pytest.raises(Conflict, match="taken for lost"):
+        await store.settle(late, verdict_of(outcome, 1), outcome, last=True, seconds=0.1)
+    row = await store.delivery(delivery_id)
+    assert (row.state, row.receipts or [], row.sent_at) == (State.UNKNOWN, [], second.at)
+    expected = [verdict_of(outcome, 1).name, "unknown"]
+    assert [one.verdict for one in await store.attempts_of(delivery_id)] == expected
 
 
 async def test_a_verdict_may_be_written_twice_and_the_first_one_counts(store: Store) -> None:
