@@ -41,6 +41,13 @@ def _to(table: str, *, index: bool = True) -> Any:
     return Field(sa_column=Column(Text, ForeignKey(f"{table}.id"), nullable=False, index=index))
 
 
+def _perhaps(table: str) -> Any:
+    return Field(
+        default=None,
+        sa_column=Column(Text, ForeignKey(f"{table}.id"), nullable=True, index=True),
+    )
+
+
 class Workspace(SQLModel, table=True):
     """A customer."""
 
@@ -57,8 +64,12 @@ class Member(SQLModel, table=True):
     workspace_id: str = _to("workspace")
     name: str | None = None
     email: str | None = None
+    email_digest: str | None = Field(default=None, index=True)
+    """Keyed, of the address as mail knows it: by this a person is found; see `subjects`."""
     role: str = "publisher"
     created_at: datetime = _moment(null=False)
+    left_at: datetime | None = _moment()
+    """Since when they are no member any more."""
 
 
 class Connection(SQLModel, table=True):
@@ -364,6 +375,218 @@ class Telling(SQLModel, table=True):
     not_before: datetime | None = _moment()
     told_at: datetime | None = _moment()
     reason: str | None = None
+
+
+class Subscription(SQLModel, table=True):
+    """What a workspace pays for; `remote_id` is the payment processor's name of it."""
+
+    id: str = Field(primary_key=True)
+    workspace_id: str = _to("workspace")
+    plan: str
+    status: str = "active"
+    remote_id: str | None = None
+    started_at: datetime = _moment(null=False)
+    ended_at: datetime | None = _moment()
+    updated_at: datetime = _moment(null=False)
+
+
+class Invoice(SQLModel, table=True):
+    """A bill; `total` and `tax` are in the currency's smallest unit."""
+
+    __table_args__ = (UniqueConstraint("number"), Index("ix_invoice_issued_at", "issued_at"))
+
+    id: str = Field(primary_key=True)
+    workspace_id: str = _to("workspace")
+    subscription_id: str | None = _perhaps("subscription")
+    number: str
+    status: str
+    country: str
+    currency: str
+    total: int = Field(sa_column=Column(BigInteger, nullable=False))
+    tax: int = Field(sa_column=Column(BigInteger, nullable=False))
+    billed_to: str | None = None
+    address: str | None = None
+    email: str | None = None
+    email_digest: str | None = Field(default=None, index=True)
+    tax_id: str | None = None
+    lines: list[dict[str, Any]] = _json(null=False)
+    issued_at: datetime = _moment(null=False)
+    paid_at: datetime | None = _moment()
+
+
+class Ticket(SQLModel, table=True):
+    """One conversation with support; who wrote may be no member."""
+
+    __table_args__ = (Index("ix_ticket_closed_at", "closed_at"),)
+
+    id: str = Field(primary_key=True)
+    workspace_id: str | None = _perhaps("workspace")
+    member_id: str | None = _perhaps("member")
+    email: str | None = None
+    email_digest: str | None = Field(default=None, index=True)
+    title: str
+    status: str = "open"
+    opened_at: datetime = _moment(null=False)
+    closed_at: datetime | None = _moment()
+
+
+class TicketMessage(SQLModel, table=True):
+    """What somebody wrote in a ticket; `author` is `person` or `staff`."""
+
+    __tablename__ = "ticket_message"
+
+    id: str = Field(primary_key=True)
+    ticket_id: str = _to("ticket")
+    author: str
+    body: str
+    at: datetime = _moment(null=False)
+
+
+class TicketAttachment(SQLModel, table=True):
+    """A file that came with a message of a ticket."""
+
+    __tablename__ = "ticket_attachment"
+
+    id: str = Field(primary_key=True)
+    message_id: str = _to("ticket_message")
+    name: str
+    mime: str
+    bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    sha256: str
+    stored_at: str
+
+
+class UsageEvent(SQLModel, table=True):
+    """Something that somebody did with the product."""
+
+    __tablename__ = "usage_event"
+    __table_args__ = (Index("ix_usage_event_at", "at"),)
+
+    id: str = Field(primary_key=True)
+    workspace_id: str | None = _perhaps("workspace")
+    member_id: str | None = _perhaps("member")
+    event: str
+    ip: str | None = None
+    agent: str | None = None
+    facts: dict[str, Any] = _json(null=False)
+    at: datetime = _moment(null=False)
+
+
+class Consent(SQLModel, table=True):
+    """What a person agreed to, in which version of the wording, and until when."""
+
+    id: str = Field(primary_key=True)
+    member_id: str = _to("member")
+    purpose: str
+    wording: str
+    ip: str | None = None
+    given_at: datetime = _moment(null=False)
+    withdrawn_at: datetime | None = _moment()
+
+
+class Preference(SQLModel, table=True):
+    """Whether a person wants to be told of an event in one way (e-mail, chat, …)."""
+
+    __table_args__ = (UniqueConstraint("member_id", "event", "way"),)
+
+    id: str = Field(primary_key=True)
+    member_id: str = _to("member")
+    event: str
+    way: str
+    wanted: bool = Field(sa_column=Column(Boolean, nullable=False))
+    updated_at: datetime = _moment(null=False)
+
+
+class Inference(SQLModel, table=True):
+    """Something that was concluded about a person from what they did."""
+
+    id: str = Field(primary_key=True)
+    member_id: str = _to("member")
+    kind: str
+    value: dict[str, Any] = _json(null=False)
+    made_at: datetime = _moment(null=False)
+
+
+class Hold(SQLModel, table=True):
+    """Why something must stay, from when until when: of a row, a member or a workspace."""
+
+    __table_args__ = (
+        Index("ix_hold_scope", "scope", "target", postgresql_where=text("ended_at IS NULL")),
+    )
+
+    id: str = Field(primary_key=True)
+    kind: str
+    """`legal`, `dispute`, `tax`, `fraud` or `security`."""
+    scope: str
+    """`workspace`, `member`, or the table that holds the row."""
+    target: str
+    """The id of that workspace, member or row."""
+    cite: str
+    """The law, case or contract that demands it; no names."""
+    placed_by: str
+    placed_at: datetime = _moment(null=False)
+    until: datetime | None = _moment()
+    """When it ends by itself; None: when somebody ends it."""
+    ended_at: datetime | None = _moment()
+
+
+class PurgeRun(SQLModel, table=True):
+    """One purge under one policy; it keeps its cutoff, so that a resumed one asks the same."""
+
+    __tablename__ = "purge_run"
+    __table_args__ = (
+        Index(
+            "ix_purge_run_open",
+            "policy",
+            unique=True,
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    policy: str
+    policy_hash: str
+    data: str
+    asked_at: datetime = _moment(null=False)
+    """The moment for which it asks what has expired."""
+    found: int = Field(sa_column=Column(BigInteger, nullable=False))
+    total: int = Field(sa_column=Column(BigInteger, nullable=False))
+    flow_run_id: str | None = None
+    started_at: datetime = _moment(null=False)
+    finished_at: datetime | None = _moment()
+
+
+class PurgeBatch(SQLModel, table=True):
+    """The receipt of one batch, written in its own transaction: rows by table, no values."""
+
+    __tablename__ = "purge_batch"
+
+    run_id: str = Field(sa_column=Column(Text, ForeignKey("purge_run.id"), primary_key=True))
+    number: int = Field(primary_key=True)
+    after: str
+    """The last key it reached: the next batch begins behind it."""
+    counts: dict[str, int] = _json(null=False)
+    at: datetime = _moment(null=False)
+
+
+class DoomedFile(SQLModel, table=True):
+    """A file whose last row is gone; it goes too, then this row."""
+
+    __tablename__ = "doomed_file"
+
+    stored_at: str = Field(primary_key=True)
+    doomed_at: datetime = _moment(null=False)
+
+
+class Rollup(SQLModel, table=True):
+    """What remains of rows that were rolled up: counts of a month, of groups large enough."""
+
+    policy: str = Field(primary_key=True)
+    month: datetime = Field(sa_column=Column(DateTime(timezone=True), primary_key=True))
+    by: str = Field(primary_key=True)
+    """The group's values as JSON text, e.g. `["post.created"]`."""
+    rows: int = Field(sa_column=Column(BigInteger, nullable=False))
+    people: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
 class LedgerLine(SQLModel, table=True):
