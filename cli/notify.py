@@ -21,7 +21,7 @@ from clickpost.store import NewChannel
 from clickpost.store.tables import Channel
 from clickpost.telling import EVENTS, Event, Said
 from connectors import _channels
-from connectors._api import client
+from connectors._outward import outward
 
 app = typer.Typer(no_args_is_help=True, help="Choose who is told what happened, and how.")
 
@@ -153,7 +153,7 @@ async def _sent(given: Settings, row: Channel, secrets: Mapping[str, str], said:
     if row.kind == "email":
         await _channels.send_email(secrets, [said], said.id, given, given.prefect_ui)
     elif row.kind == "webhook":
-        async with client() as http:
+        async with outward(given) as http:
             await _channels.send_webhook(secrets, said, http, given.prefect_ui)
     else:
         await _channels.send_chat(secrets, [said], given.prefect_ui)

@@ -67,6 +67,12 @@ class InvalidInput(ClickPostError):
     who_acts = "whoever gave the input"
 
 
+class Refused(ClickPostError):
+    """We were asked to call an address that nobody allowed us to call."""
+
+    who_acts = "an operator"
+
+
 class Conflict(ClickPostError):
     """A row is not in the state that the change asked for; somebody else was faster."""
 

@@ -11,6 +11,9 @@ import platformdirs
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clickpost.errors import InvalidInput
+from clickpost.reach import Allowed
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -69,8 +72,23 @@ class Settings(BaseSettings):
     smtp_from: str | None = Field(
         None, description="The address that notices come from, e.g. clickpost@example.com."
     )
+    receivers: str = Field(
+        "",
+        description="Private networks and hosts that our webhooks may call all the same,"
+        " e.g. `10.1.0.0/16, hooks.corp.example`.",
+    )
     log_format: str = Field("console", description="`console` or `json`.")
     log_level: str = Field("INFO", description="Lowest level that is logged.")
+
+    @field_validator("receivers")
+    @classmethod
+    def _readable(cls, words: str) -> str:
+        """Refuse at once what could not be read later."""
+        try:
+            Allowed.of(words)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+        return words
 
     @field_validator("home", "media", "policies")
     @classmethod

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
-from urllib.parse import urlsplit
 
 import aiosmtplib
 import apprise
 import httpx
 
 from clickpost.errors import InvalidInput, RateLimited, Transient, Unavailable
+from clickpost.reach import host_of
 from clickpost.settings import Settings
 from clickpost.telling import Said, digest, key_of, payload, signed
 from connectors._api import retry_after
@@ -44,12 +44,9 @@ def checked_email(address: str, settings: Settings) -> Mapping[str, str]:
 def checked_webhook(url: str, secret: str) -> Mapping[str, str]:
     """Return the secrets of a webhook channel; raise InvalidInput for an address that is none."""
     try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("https", "http") and bool(parts.hostname)
-    except ValueError:
-        good = False
-    if not good:
-        raise InvalidInput("--webhook: needs an address of the form https://host/path")
+        host_of(url)
+    except InvalidInput as error:
+        raise InvalidInput(f"--webhook: {error}") from None
     try:
         key_of(secret)
     except ValueError:
@@ -115,7 +112,7 @@ def _smtp_code(error: Exception) -> str:
 async def send_webhook(
     secrets: Mapping[str, str], said: Said, client: httpx.AsyncClient, ui: str
 ) -> None:
-    """Post one notice, signed; only an answer of 2xx counts as told."""
+    """Post one notice, signed, through `client` of `_outward`; only an answer of 2xx is told."""
     content = payload(said, ui)
     headers = signed(said.id, content, secrets["secret"], datetime.now(UTC))
     try:

@@ -219,7 +219,7 @@ class Stack:
         said = {"CLICKPOST_HOME": str(self.home), "CLICKPOST_HOST": self.settings.host}
         for name in ("prefect_port", "gateway_port", "sandbox_port", "worker_limit"):
             said[f"CLICKPOST_{name.upper()}"] = str(getattr(self.settings, name))
-        for name in ("policies", "media", "public_url", "log_format", "log_level"):
+        for name in ("policies", "media", "public_url", "receivers", "log_format", "log_level"):
             if value := getattr(self.settings, name):
                 said[f"CLICKPOST_{name.upper()}"] = str(value)
         for name in ("database_url", "master_key", "master_key_old"):

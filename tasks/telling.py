@@ -23,6 +23,7 @@ from clickpost.store.notices import Due
 from clickpost.store.tables import Channel
 from clickpost.telling import Said
 from connectors import _channels
+from connectors._outward import outward
 from tasks import _wiring
 from tasks._wiring import House
 
@@ -166,8 +167,9 @@ async def deliver(house: House, channel: Channel, due: Sequence[Due]) -> None:
             mark = mark_of(due)
             await _channels.send_email(secrets, notices, mark, house.settings, ui)
         case "webhook":
-            for said in notices:
-                await _channels.send_webhook(secrets, said, house.client, ui)
+            async with outward(house.settings) as http:
+                for said in notices:
+                    await _channels.send_webhook(secrets, said, http, ui)
         case _:
             await _channels.send_chat(secrets, notices, ui)
 

@@ -124,7 +124,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack")
     for folder in (home, *home.parents[:3]):
         folder.chmod(0o755)  # PostgreSQL runs as another user where we are root.
-    settings = Settings(home=home, prefect_port=prefect, gateway_port=gateway, sandbox_port=sandbox)
+    settings = Settings(
+        home=home,
+        prefect_port=prefect,
+        gateway_port=gateway,
+        sandbox_port=sandbox,
+        receivers="127.0.0.1",
+    )
     made = Stack(settings)
     made.up(sandbox=True)
     yield made

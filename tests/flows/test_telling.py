@@ -136,6 +136,7 @@ async def house(
             "smtp_port": mail[1],
             "smtp_security": "none",
             "smtp_from": "clickpost@example.org",
+            "receivers": "127.0.0.1",
         }
     )
     made = House(posting, store, store.vault, client(), Cache(tmp_path), "test")
@@ -321,6 +322,7 @@ def child(house: House, receiver: Receiver, *words: str) -> subprocess.Popen[byt
         **os.environ,
         "CLICKPOST_DATABASE_URL": url.get_secret_value(),
         "CLICKPOST_HOME": str(house.settings.home),
+        "CLICKPOST_RECEIVERS": "127.0.0.1",
         "PREFECT_API_URL": f"{receiver.url}/api",
     }
     return subprocess.Popen([sys.executable, "-c", CHILD, *words], env=env, cwd=PROJECT)
