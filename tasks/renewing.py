@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+import anyio
 
 from clickpost import renewal
 from clickpost.contract import Refreshes
@@ -10,11 +12,15 @@ from clickpost.errors import ClickPostError, PlatformError, Reauthorize, Transie
 from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.renewal import Need
+from clickpost.store.database import insisted
 from clickpost.store.tables import Connection
 from tasks import _wiring
 from tasks._wiring import House
 
 log = logger("renewing")
+
+#: For so long, new tokens are written again while the database does not take them.
+WRITING = timedelta(minutes=15)
 
 
 async def due() -> int:
@@ -75,5 +81,18 @@ async def refresh(house: House, connection: Connection, policy: PlatformPolicy) 
         connector = house.connector(await house.store.account(connection.id), policy)
         if not isinstance(connector, Refreshes):
             raise Reauthorize("the token is no longer accepted and cannot be refreshed")
-        await house.store.save_tokens(connection.id, await connector.refresh())
+        with anyio.CancelScope(shield=True):  # A cancel may not lose what the platform gave.
+            await _kept(house, connector, current)
         log.info("refreshed", connection_id=connection.id)
+
+
+async def _kept(house: House, connector: Refreshes, current: Connection) -> None:
+    """Renew and write it down, also where the database is away meanwhile.
+
+    Many platforms end the former refresh token with the same answer: what is lost here, is lost.
+    """
+    tokens = await connector.refresh()
+    await insisted(
+        lambda: house.store.save_tokens(current.id, tokens, since=current.updated_at),
+        within=WRITING.total_seconds(),
+    )

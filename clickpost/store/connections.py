@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import zlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from clickpost.delivery import State
 from clickpost.errors import InvalidInput
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
+from clickpost.store.database import AWAY
 from clickpost.store.tables import Connection, Delivery, Workspace
 from clickpost.store.vault import Sealed
 
@@ -156,19 +157,29 @@ class Connections(Base):
             options=row.options,
         )
 
-    async def save_tokens(self, connection_id: str, tokens: Tokens) -> None:
-        """Keep renewed tokens; an empty value never overwrites a good one."""
+    async def save_tokens(
+        self, connection_id: str, tokens: Tokens, *, since: datetime | None = None
+    ) -> None:
+        """Keep renewed tokens; an empty value never overwrites a good one.
+
+        A connection that was paused after `since`, when their renewal began, goes on: what was
+        refused meanwhile was the token before.
+        """
         fresh = {key: value for key, value in tokens.secrets.items() if value}
         async with self.transaction() as session:
             row = await session.get_one(Connection, connection_id, with_for_update=True)
             before = self.vault.open(row.id, Sealed(row.secrets, row.data_key, row.key_id))
             sealed = self.vault.seal(row.id, {**before, **fresh})
             row.secrets, row.data_key, row.key_id = sealed.secrets, sealed.data_key, sealed.key_id
+            wakes = row.status == "paused" and since is not None and row.updated_at > since
             row.expires_at, row.updated_at = tokens.expires_at, now()
-            if row.status == "active":
-                row.status_reason = None
+            if row.status == "active" or wakes:
+                row.status, row.status_reason = "active", None
             await session.flush()
-            await append(session, "connection.refreshed", row.id, {"keys": sorted(fresh)})
+            facts: dict[str, Any] = {"keys": sorted(fresh)}
+            if wakes:
+                facts["released"] = await self._released(session, row.id)
+            await append(session, "connection.refreshed", row.id, facts)
 
     async def set_connection_status(self, connection_id: str, status: str, reason: str) -> None:
         """Pause, revoke or wake a connection."""
@@ -193,15 +204,19 @@ class Connections(Base):
 
     @asynccontextmanager
     async def refresh_lock(self, connection_id: str) -> AsyncIterator[None]:
-        """Hold the one lock for refreshing this account, among all workers."""
+        """Hold the one lock for refreshing this account, among all workers.
+
+        A database that goes away takes the lock with it; then there is none to give back.
+        """
         key = {"key": zlib.crc32(f"refresh:{connection_id}".encode())}
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
             try:
                 yield
             finally:
-                await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
-                await connection.rollback()
+                with suppress(*AWAY):
+                    await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+                    await connection.rollback()
 
     async def seal_anew(self) -> int:
         """Seal every connection's secrets with a new data key under the current master key.

@@ -43,6 +43,10 @@ _LOCK = 7_203_451_118
 _FRESH = 1.0
 
 
+#: What a statement raises when the database is not there any more.
+AWAY = (OperationalError, InterfaceError, psycopg.OperationalError)
+
+
 def url_of(given: str) -> URL:
     """Return the SQLAlchemy URL of a postgresql:// (or postgres://) address, driver psycopg."""
     try:

@@ -17,11 +17,12 @@ from clickpost.media import Cache
 from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.database import is_away, migrate
+from clickpost.store.tables import Connection
 from clickpost.store.vault import Vault
 from connectors._api import client
 from deployments.postgres import Postgres
 from sandbox.testing import serve
-from tasks import _wiring, reconciling, sending
+from tasks import _wiring, reconciling, renewing, sending
 from tasks._wiring import House
 from tests.desk import Desk
 
@@ -128,3 +129,34 @@ async def test_a_step_that_begins_while_the_database_is_away_waits_for_it(
     await asyncio.to_thread(server.start)
     assert (await going).state is State.LIVE
     assert await desk.there(text) == 1
+
+
+async def _renewing(desk: Desk, server: Postgres, platform: str) -> Connection:
+    """Renew a token, slowly; the database goes while the platform answers. Return it as it was."""
+    before = await desk.store.connection(f"{platform}/studio")
+    await desk.order(platform, "slow", "refresh", seconds=1.5)
+    policy = desk.house.policy(before)
+    going = asyncio.create_task(renewing.refresh(desk.house, before, policy))
+    await asyncio.sleep(0.7)
+    await asyncio.to_thread(server.stop)
+    await asyncio.sleep(4)
+    assert not going.done()
+    await asyncio.to_thread(server.start)
+    await going
+    return before
+
+
+@pytest.mark.parametrize("patience", [0.0, 30.0])
+async def test_renewed_tokens_outlive_a_database_that_is_away_for_a_while(
+    desk: Desk, server: Postgres
+) -> None:
+    before = await _renewing(desk, server, "bluesky")
+    row = await desk.store.connection(before.id)
+    was, now = desk.store.opened(before).secrets, desk.store.opened(row).secrets
+    assert row.status == "active"
+    assert row.updated_at > before.updated_at
+    assert now["refresh_jwt"] != was["refresh_jwt"]
+    text = uuid.uuid4().hex
+    delivery_id = await desk.post("bluesky", text)
+    assert (await sending.send(delivery_id)).state is State.LIVE
+    await renewing.refresh(desk.house, row, desk.house.policy(row))  # The lock is free again.

@@ -256,6 +256,25 @@ async def test_an_empty_token_never_overwrites_a_good_one(store: Store) -> None:
     assert secrets == {"access_jwt": CANARY, "refresh_jwt": "new"}
 
 
+async def test_new_tokens_wake_what_was_paused_for_the_ones_before(store: Store) -> None:
+    """Another worker met the former token at the platform while the new one was under way."""
+    delivery_id = await _posted(store)
+    connection = await store.connection((await store.delivery(delivery_id)).connection_id)
+    await store.set_connection_status(connection.id, "paused", "refused")
+    await store.move(
+        delivery_id, State.PLANNED, State.HELD, reason="r", who_acts="the account's owner"
+    )
+    paused = await store.connection(connection.id)
+    tokens = Tokens({"access_jwt": "new"})
+    await store.save_tokens(connection.id, tokens, since=paused.updated_at)
+    assert (await store.connection(connection.id)).status == "paused"
+    await store.save_tokens(connection.id, tokens, since=connection.updated_at)
+    row = await store.connection(connection.id)
+    assert (row.status, row.status_reason) == ("active", None)
+    assert (await store.delivery(delivery_id)).state is State.PLANNED
+    assert (await store.verify()).broken is None
+
+
 async def test_reconnecting_releases_what_was_held_for_the_owner(store: Store) -> None:
     delivery_id = await _posted(store)
     await store.move(delivery_id, State.PLANNED, State.HELD, who_acts="the account's owner")
