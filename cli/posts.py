@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -334,12 +335,15 @@ async def _cancelled(given: Settings, post_id: str) -> dict[str, Any]:
     async with _house.opened(given) as store:
         await store.post(post_id)
         for line in await store.lines(post_id):
-            if line.state in CANCELLABLE:
-                try:
-                    await store.move(line.id, line.state, State.CANCELLED, actor="operator")
-                except Conflict:  # It was sent in this moment; the report says so.
-                    continue
+            await _stopped(store, line.id)
         return await report_of(store, post_id)
+
+
+async def _stopped(store: Store, delivery_id: str) -> None:
+    """Cancel it, whatever a worker makes of it meanwhile, unless it is on its way by then."""
+    while (state := (await store.delivery(delivery_id)).state) in CANCELLABLE:
+        with suppress(Conflict):  # It moved in this very moment: look again.
+            await store.move(delivery_id, state, State.CANCELLED, actor="operator")
 
 
 app.command()(settle)

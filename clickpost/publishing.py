@@ -142,13 +142,21 @@ class TooLate:
 
 
 def timing(
-    due_at: datetime | None, not_before: datetime | None, late: Late, now: datetime
+    due_at: datetime | None,
+    not_before: datetime | None,
+    late: Late,
+    now: datetime,
+    *,
+    begun: bool = False,
 ) -> Go | Wait | TooLate:
-    """Say whether a delivery goes now, waits, or came too late for its `late` policy."""
+    """Say whether a delivery goes now, waits, or came too late for its `late` policy.
+
+    A thread that has `begun` was in time with its first part: its rest never comes too late.
+    """
     start = max((moment for moment in (due_at, not_before) if moment), default=now)
     if start > now:
         return Wait(start)
-    if due_at is None or now - due_at <= GRACE or late == "publish":
+    if due_at is None or begun or now - due_at <= GRACE or late == "publish":
         return Go()
     minutes = int((now - due_at).total_seconds() // 60)
     if late == "skip":

@@ -95,7 +95,8 @@ async def _timely(house: House, delivery: Delivery, run_id: str | None) -> Step:
     post = await house.store.post(delivery.post_id)
     now = datetime.now(UTC)
     late: Late = post.body["post"]["late"]
-    match publishing.timing(delivery.due_at, delivery.not_before, late, now):
+    begun = bool(delivery.receipts)
+    match publishing.timing(delivery.due_at, delivery.not_before, late, now, begun=begun):
         case publishing.Wait(until=until):
             return Step(delivery.state, (until - now).total_seconds())
         case publishing.TooLate(state=state, reason=reason):

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, literal, or_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    or_,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlmodel import col, select
 
 from clickpost import ids
@@ -188,6 +199,7 @@ class Approvals(Base):
             .where(
                 col(Delivery.state) == State.AWAITING_APPROVAL,
                 col(Delivery.due_at) < now() - GRACE,
+                col(Delivery.receipts).is_(None),  # A thread that has begun is not too late.
                 col(Delivery.post_id).in_(skips),
             )
             .values(
@@ -238,6 +250,7 @@ class Approvals(Base):
                     state=after,
                     reason=None if approve else "its approval was refused",
                     who_acts=None if approve else "the writer",
+                    notes=_noted(verdict, by, note) if note.strip() else col(Delivery.notes),
                     updated_at=now(),
                 )
                 .returning(Delivery)
@@ -333,6 +346,12 @@ async def _asked(session: Any, rows: Sequence[Delivery]) -> None:
             .on_conflict_do_update(index_elements=["delivery_id", "content_hash"], set_=fresh)
         )
         await notices.about_delivery(session, row)
+
+
+def _noted(verdict: str, by: str, note: str) -> Any:
+    """Return the delivery's notes and that of who decided: the writer reads it there."""
+    said = cast(literal([f"{verdict} by {by}: {note.strip()}"], JSONB), JSONB)
+    return func.coalesce(Delivery.notes, text("'[]'::jsonb")).op("||")(said)
 
 
 def _asked_of(delivery: Delivery, approval: Approval, platform: str, name: str) -> Asked:

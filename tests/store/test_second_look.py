@@ -1,0 +1,63 @@
+"""What a reviewer found: each was a way to lose a post, to bypass a rule, or to say nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from clickpost import publishing
+from clickpost.delivery import State
+from clickpost.publishing import Go, TooLate, Wait
+from clickpost.store import Store
+from tests.store.test_approvals import _asked, _posted, _prepared
+from tests.store.test_planning_commands import PUBLISH, command
+
+__all__ = ["command"]
+
+NOW = datetime.now(UTC)
+LATE = NOW - timedelta(hours=1)
+
+
+def test_a_thread_that_has_begun_never_comes_too_late_for_its_rest() -> None:
+    assert isinstance(publishing.timing(LATE, None, "skip", NOW), TooLate)
+    for late in ("skip", "ask", "publish"):
+        assert publishing.timing(LATE, None, late, NOW, begun=True) == Go()  # type: ignore[arg-type]
+        wait = publishing.timing(LATE, NOW + timedelta(60), late, NOW, begun=True)  # type: ignore[arg-type]
+        assert isinstance(wait, Wait)
+
+
+async def test_a_thread_that_has_begun_still_waits_for_its_approval(store: Store) -> None:
+    delivery_id = await _posted(store, due_at=LATE)
+    await store.require_approval(None, on=True, actor="anna")
+    assert await _prepared(store, delivery_id) is State.AWAITING_APPROVAL
+    async with store.engine.begin() as db:
+        await db.exec_driver_sql("UPDATE post SET late = 'skip'")
+        await db.exec_driver_sql("""UPDATE delivery SET receipts = '[{"remote_id": "1"}]'""")
+    assert await store.miss_unapproved() == []
+
+
+async def test_the_writer_reads_why_it_was_refused(store: Store) -> None:
+    delivery_id = await _posted(store)
+    await store.require_approval(None, on=True, actor="anna")
+    await _prepared(store, delivery_id)
+    await store.decide(await _asked(store), approve=False, by="anna", note="the date is wrong")
+    (line,) = await store.lines((await store.delivery(delivery_id)).post_id)
+    assert line.notes == ["refused by anna: the date is wrong"]
+
+
+def test_a_cancel_holds_also_where_a_worker_moves_the_post_in_that_moment(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = command(*PUBLISH, "hello", "--at", "2030-01-01T09:00+00:00")
+    move, moved = Store.move, []
+
+    async def meanwhile(self: Store, delivery_id: str, *states: State, **more: Any) -> Any:
+        if not moved:
+            moved.append(await move(self, delivery_id, State.PLANNED, State.PREPARING))
+        return await move(self, delivery_id, *states, **more)
+
+    monkeypatch.setattr(Store, "move", meanwhile)
+    (delivery,) = command("posts", "cancel", made["post"])["deliveries"]
+    assert delivery["state"] == "cancelled"
