@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Scheduled
+
+_PAGE = 200
 
 
 async def begin(
@@ -39,6 +42,17 @@ async def begin(
             if run.state is None or not (run.state.is_final() or run.state.is_cancelling()):
                 return str(run.id)
             key += " again"
+
+
+async def over(run_ids: Collection[str]) -> set[str]:
+    """Return which of the runs have ended, or are unknown to Prefect by now."""
+    wanted, going = sorted(run_ids), set()
+    async with get_client() as client:
+        for first in range(0, len(wanted), _PAGE):
+            page = FlowRunFilterId(any_=[UUID(one) for one in wanted[first : first + _PAGE]])
+            runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=page), limit=_PAGE)
+            going |= {str(run.id) for run in runs if run.state and not run.state.is_final()}
+    return set(run_ids) - going
 
 
 async def complete(run_id: str, why: str) -> None:

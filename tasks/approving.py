@@ -92,13 +92,16 @@ async def _begun(asked: Asked) -> str:
 
 
 async def tidy() -> list[str]:
-    """Ask for what nobody asks for yet, end what is asked in vain, give up what became too late.
+    """Ask for what nobody asks for (any more), end what is asked in vain, give up what is too late.
 
     Return the posts that were given up.
     """
     house = await _wiring.house()
     missed = await house.store.miss_unapproved()
     await _ended(await house.store.former_approval_runs())
+    asking = {one.run_id for one in await house.store.open_approvals() if one.run_id}
+    for run_id in await _runs.over(asking):  # Somebody cancelled it, or it was lost.
+        await house.store.forget_approval_run(run_id)
     for post_id in await house.store.posts_to_approve(unasked=True):
         await ask(post_id)
     return missed

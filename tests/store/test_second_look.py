@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from clickpost import publishing
 from clickpost.delivery import State
 from clickpost.publishing import Go, TooLate, Wait
+from clickpost.settings import Settings
 from clickpost.store import Store
+from tasks import _runs, _wiring, approving
 from tests.store.test_approvals import _asked, _posted, _prepared
 from tests.store.test_planning_commands import PUBLISH, command
 
@@ -61,3 +65,30 @@ def test_a_cancel_holds_also_where_a_worker_moves_the_post_in_that_moment(
     monkeypatch.setattr(Store, "move", meanwhile)
     (delivery,) = command("posts", "cancel", made["post"])["deliveries"]
     assert delivery["state"] == "cancelled"
+
+
+async def test_an_approval_whose_run_is_gone_is_asked_for_anew(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery_id = await _posted(store)
+    await store.require_approval(None, on=True, actor="anna")
+    await _prepared(store, delivery_id)
+    begun: list[str] = []
+
+    async def begin(*_: object, **__: object) -> str:
+        begun.append(f"run-{len(begun)}")
+        return begun[-1]
+
+    async def over(run_ids: Collection[str]) -> set[str]:
+        return {"run-0"} & set(run_ids)
+
+    async def here() -> SimpleNamespace:
+        return SimpleNamespace(store=store)
+
+    monkeypatch.setattr(_wiring, "house", here)
+    monkeypatch.setattr(_runs, "begin", begin)
+    monkeypatch.setattr(_runs, "over", over)
+    for _ in range(3):
+        await approving.tidy()
+    assert begun == ["run-0", "run-1"]
+    assert (await _asked(store)).run_id == "run-1"
