@@ -57,7 +57,7 @@ WAYS: dict[State, frozenset[State]] = {
     S.HELD: frozenset({S.PLANNED, S.READY, S.CANCELLED, S.MISSED, S.FAILED}),
     S.DRAFTED: frozenset({S.PLANNED, S.CANCELLED, S.REMOVED}),
     S.LIVE: frozenset({S.REMOVED, S.GONE}),
-    S.CANCELLED: frozenset(),
+    S.CANCELLED: frozenset({S.REMOVED}),  # Parts of its thread that were there.
     S.REMOVED: frozenset(),
     S.GONE: frozenset({S.REMOVED}),
 }

@@ -60,14 +60,16 @@ async def take_down(delivery_id: str) -> Step:
 async def _by_state(house: House, delivery: Delivery) -> Step:
     visible = bool(delivery.receipts)
     match delivery.state:
-        case State.LIVE | State.GONE:
-            return await _deleted(house, delivery)
-        case State.PROCESSING | State.READY | State.FAILED if visible:
-            return await _deleted(house, delivery)
-        case State.SENDING | State.PROCESSING:
+        case State.SENDING:
             return Step(delivery.state, _SOON)
         case State.UNKNOWN:
             return Step(State.UNKNOWN, parked=True)
+        case State.LIVE | State.GONE:
+            return await _deleted(house, delivery)
+        case state if visible and state is not State.REMOVED:
+            return await _deleted(house, delivery)
+        case State.PROCESSING:
+            return Step(delivery.state, _SOON)
         case State.READY | State.PREPARING | State.PLANNED:
             reason = "it was to be taken down, and a look found that it was never there"
             return await _ended(house, delivery, State.CANCELLED, reason)

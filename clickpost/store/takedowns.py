@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import func, or_, text, update
+from sqlalchemy import or_, update
 from sqlmodel import col, select
 
-from clickpost.delivery import State
+from clickpost.delivery import STOPPABLE, State
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store.tables import Delivery
 from clickpost.takedown import Ended, Open
 from clickpost.telling import Event
 
+_UNSENT = "its post was taken down before this was sent"
 #: Of these something may be visible, or may become so.
 _MAYBE_UP = (State.SENDING, State.UNKNOWN, State.PROCESSING, State.LIVE, State.GONE)
 
@@ -24,24 +25,27 @@ class Takedowns(Base):
     async def want_down(self, post_id: str, actor: str = "engine") -> list[str]:
         """Keep the wish for all of a post that is, or may be, visible; return the deliveries.
 
-        Parts of a thread that failed are visible too. A second wish changes nothing.
+        Parts of a thread are visible, whatever became of the rest. What has not left yet is
+        cancelled: nobody wants it to appear afterwards. A second wish changes nothing.
         """
-        parts = func.jsonb_array_length(func.coalesce(Delivery.receipts, text("'[]'::jsonb")))
-        up = or_(
-            col(Delivery.state).in_(_MAYBE_UP),
-            col(Delivery.state).in_((State.READY, State.FAILED)) & (parts > 0),
-        )
-        change = (
-            update(Delivery)
-            .where(col(Delivery.post_id) == post_id, up)
-            .values(takedown_at=func.coalesce(Delivery.takedown_at, now()))
-            .returning(col(Delivery.id))
-            .execution_options(synchronize_session=False)
-        )
+        locked = select(Delivery).where(Delivery.post_id == post_id).order_by(Delivery.id)
         async with self.transaction() as session:
-            found = sorted((await session.scalars(change)).all())
-            await append(session, "takedown.asked", post_id, {"deliveries": len(found)}, actor)
-        return found
+            rows = (await session.scalars(locked.with_for_update())).all()
+            up = [row for row in rows if _may_be_up(row)]
+            unsent = [row for row in rows if row.state in STOPPABLE and row not in up]
+            for row in up:
+                row.takedown_at = row.takedown_at or now()
+            moved = [(row.id, row.state) for row in unsent]
+            for row in unsent:
+                row.state, row.reason, row.who_acts = State.CANCELLED, _UNSENT, None
+                row.lease_owner, row.lease_until, row.updated_at = None, None, now()
+            await session.flush()
+            for one, before in moved:
+                told = {"from": before.value, "to": State.CANCELLED.value, "why": "takedown"}
+                await append(session, "delivery.moved", one, told, actor)
+            facts = {"deliveries": len(up), "cancelled": len(unsent)}
+            await append(session, "takedown.asked", post_id, facts, actor)
+        return [row.id for row in up]
 
     async def downs_due(self, before: datetime, moment: datetime) -> list[str]:
         """Return what somebody wants down since before `before` and may be tried again."""
@@ -93,3 +97,8 @@ class Takedowns(Base):
         async with self.session() as session:
             change = update(Delivery).where(col(Delivery.id) == delivery_id)
             await session.execute(change.values(takedown_at=None))
+
+
+def _may_be_up(row: Delivery) -> bool:
+    there = bool(row.receipts) and row.state is not State.REMOVED
+    return there or row.state in _MAYBE_UP

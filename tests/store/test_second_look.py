@@ -11,9 +11,10 @@ import pytest
 
 from clickpost import publishing
 from clickpost.delivery import State
+from clickpost.draft import PostFile
 from clickpost.publishing import Go, TooLate, Wait
 from clickpost.settings import Settings
-from clickpost.store import Store
+from clickpost.store import NewConnection, NewPost, Store
 from tasks import _runs, _wiring, approving
 from tests.store.test_approvals import _asked, _posted, _prepared
 from tests.store.test_planning_commands import PUBLISH, command
@@ -92,3 +93,25 @@ async def test_an_approval_whose_run_is_gone_is_asked_for_anew(
         await approving.tidy()
     assert begun == ["run-0", "run-1"]
     assert (await _asked(store)).run_id == "run-1"
+
+
+async def test_a_takedown_lets_nothing_of_the_post_appear_afterwards(store: Store) -> None:
+    refs = ("one", "two", "three")
+    made = [
+        await store.add_connection(NewConnection("bluesky", ref, "http://127.0.0.1:1", {}))
+        for ref in refs
+    ]
+    new = NewPost(PostFile(text="hello"), (), tuple(row.id for row in made))
+    post_id = (await store.create_post(new)).post_id
+    live, held, planned = (row.id for row in await store.deliveries_of(post_id))
+    async with store.engine.begin() as db:
+        there = """[{"remote_id": "1", "url": null, "extra": {}}]"""
+        for one, state, receipts in ((live, "live", there), (held, "held", there)):
+            await db.exec_driver_sql(
+                "UPDATE delivery SET state = %s, receipts = %s::jsonb WHERE id = %s",
+                (state, receipts, one),
+            )
+    assert await store.want_down(post_id) == [live, held]  # A part of a held thread is visible.
+    row = await store.delivery(planned)
+    assert (row.state, row.takedown_at) == (State.CANCELLED, None)
+    assert (await store.delivery(held)).takedown_at is not None
