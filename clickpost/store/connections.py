@@ -66,7 +66,11 @@ class Connections(Base):
         return str(found)
 
     async def add_connection(self, new: NewConnection) -> Connection:
-        """Store a connection; the same PLATFORM/NAME again is a reconnect and releases its held."""
+        """Store a connection; the same PLATFORM/NAME again is a reconnect and releases its held.
+
+        Raises InvalidInput where that is another account by now: what waits was meant for the
+        one, and what it was given cannot be looked for at the other.
+        """
         workspace = await self.workspace_id()
         async with self.transaction() as session:
             query = select(Connection).where(
@@ -76,6 +80,11 @@ class Connections(Base):
             )
             row = await session.scalar(query.with_for_update())
             again = row is not None
+            if row is not None and row.remote_id and new.remote_id not in (None, row.remote_id):
+                raise InvalidInput(
+                    f"{row.ref} is {row.handle or row.remote_id}, and this is the grant of"
+                    f" {new.handle or new.remote_id}: give that one a name of its own (--name)"
+                )
             if row is None:
                 row = _fresh(workspace, new)
                 session.add(row)

@@ -12,6 +12,7 @@ import pytest
 from clickpost import publishing
 from clickpost.delivery import State
 from clickpost.draft import PostFile
+from clickpost.errors import InvalidInput
 from clickpost.publishing import Go, TooLate, Wait
 from clickpost.settings import Settings
 from clickpost.store import NewConnection, NewPost, Store
@@ -93,6 +94,17 @@ async def test_an_approval_whose_run_is_gone_is_asked_for_anew(
         await approving.tidy()
     assert begun == ["run-0", "run-1"]
     assert (await _asked(store)).run_id == "run-1"
+
+
+async def test_a_name_stays_with_its_account(store: Store) -> None:
+    def grant(whose: str | None) -> NewConnection:
+        return NewConnection("bluesky", "studio", "http://127.0.0.1:1", {}, remote_id=whose)
+
+    await store.add_connection(grant(None))
+    first = await store.add_connection(grant("did:a"))
+    with pytest.raises(InvalidInput, match="name of its own"):
+        await store.add_connection(grant("did:b"))
+    assert (await store.add_connection(grant("did:a"))).id == first.id
 
 
 async def test_a_takedown_lets_nothing_of_the_post_appear_afterwards(store: Store) -> None:
