@@ -13,7 +13,7 @@ import typer
 from cli import _house, _postfile
 from cli._actor import As, actor
 from cli._output import AsJson, guarded, out, show_json
-from cli._publishing import report_of, scheduled, started
+from cli._publishing import Again, note, report_of, scheduled, started
 from clickpost.delivery import State
 from clickpost.draft import PostFile
 from clickpost.errors import InvalidInput
@@ -64,6 +64,7 @@ async def _rescheduled(
 def edit(
     post_id: str = typer.Argument(metavar="POST"),
     file: Path = typer.Argument(metavar="POST.yaml", help="The post as it shall be."),
+    again: bool = Again,
     name: str = As,
     as_json: bool = AsJson,
 ) -> None:
@@ -72,12 +73,12 @@ def edit(
     Without `to` its targets stay, without `at` its time.
     """
     post, folder = _postfile.post_of(file, _postfile.NO_FLAGS)
-    report = _house.run(_edited(_house.settings(), post_id, post, folder, actor(name)))
+    report = _house.run(_edited(_house.settings(), post_id, post, folder, actor(name), again=again))
     _say(report, as_json=as_json)
 
 
 async def _edited(
-    given: Settings, post_id: str, post: PostFile, folder: Path, by: str
+    given: Settings, post_id: str, post: PostFile, folder: Path, by: str, *, again: bool = False
 ) -> dict[str, Any]:
     if post.repeat is not None:
         raise InvalidInput("repeat: one post cannot become a series; publish the file instead")
@@ -94,8 +95,9 @@ async def _edited(
         )
         if post.at is None:  # Each account keeps the time that it has.
             new = replace(new, due_at=None, next_slot=False)
-        await store.edit_post(post_id, new, actor=by)
-        return await _going(given, store, post_id)
+        repeats = await store.edit_post(post_id, replace(new, again=again), actor=by)
+        note(repeats)
+        return await _going(given, store, post_id) | {"repeats": [str(said) for said in repeats]}
 
 
 async def _going(given: Settings, store: Store, post_id: str) -> dict[str, Any]:

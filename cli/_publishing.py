@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
+import typer
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -15,10 +17,13 @@ from rich.table import Table
 from cli._output import DONE, FAILED, err
 from clickpost.delivery import SETTLED, State
 from clickpost.errors import Unavailable
+from clickpost.repeats import Said
 from clickpost.settings import Settings
 from clickpost.store import DeliveryLine, Store
 from deployments import runs
 from tasks.repeating import HEAD_START
+
+Again = typer.Option(False, "--again", help="An account may get what it got lately once more.")
 
 _COLOURS = {
     State.LIVE: "green",
@@ -27,6 +32,12 @@ _COLOURS = {
     State.HELD: "yellow",
     State.MISSED: "red",
 }
+
+
+def note(repeats: Sequence[Said]) -> None:
+    """Tell which accounts got the same lately."""
+    for said in repeats:
+        err.print(f"[yellow]note:[/] {said}; say so with --again")
 
 
 async def tags_of(store: Store, post_id: str) -> list[str]:

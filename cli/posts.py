@@ -14,9 +14,10 @@ import typer
 from rich.table import Table
 
 from cli import _changing, _house, _postfile, _preview, series
-from cli._output import DONE, FAILED, AsJson, err, guarded, out, show_json
-from cli._publishing import Follow, report_of, scheduled, shown, started, tags_of
+from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
+from cli._publishing import Again, Follow, note, report_of, scheduled, shown, started, tags_of
 from cli._settling import settle
+from clickpost import repeats
 from clickpost.delivery import CANCELLABLE, State
 from clickpost.draft import PostFile
 from clickpost.errors import Conflict, InvalidInput
@@ -46,7 +47,6 @@ TagOption = typer.Option([], "--tag", help="A hashtag; again for more.")
 RepeatOption = typer.Option(
     None, "--repeat", help="An RRULE, e.g. FREQ=WEEKLY;BYDAY=MO;BYHOUR=9; needs --zone."
 )
-Again = typer.Option(False, "--again", help="An account may get what it got lately once more.")
 
 
 def add_to(main: typer.Typer) -> None:
@@ -135,8 +135,7 @@ async def _publish(
         made = await intake.take_in(
             store, cache, post, looked, to, policy_of, draft=draft, again=how.again
         )
-        for said in made.repeats:
-            err.print(f"[yellow]note:[/] {said}; say so with --again")
+        note(made.repeats)
         report: dict[str, Any] = {"repeats": [str(said) for said in made.repeats]}
         if not made.existing and not draft:
             report["run"] = (
@@ -308,15 +307,28 @@ async def _again(
 @guarded
 def publish_draft(
     post_id: str,
+    again: bool = Again,
     wait: bool = typer.Option(False, "--wait", help="Wait until every delivery has ended."),
     as_json: bool = AsJson,
 ) -> None:
     """Publish a draft now."""
     given = _house.settings()
+    _house.run(_repeats(given, post_id, again=again))
     code, report = _house.run(_again(given, post_id, (State.DRAFTED,), wait=wait, quiet=as_json))
     if as_json:
         show_json(report)
     raise typer.Exit(code)
+
+
+async def _repeats(given: Settings, post_id: str, *, again: bool) -> None:
+    """Tell where an account got lately what the draft says; raise where its policy blocks that."""
+    async with _house.opened(given) as store:
+        guards = {}
+        for row in await store.deliveries_of(post_id):
+            if row.state is State.DRAFTED and row.fingerprint:
+                policy = _house.policy_of(given, await store.connection(row.connection_id))
+                guards[row.connection_id] = repeats.guard(row.fingerprint, policy.repeat_guard)
+        note(await store.repeats_of(post_id, guards, again=again))
 
 
 @app.command()

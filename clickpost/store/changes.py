@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,11 +12,14 @@ from sqlmodel import col, select
 
 from clickpost import ids
 from clickpost.delivery import State
+from clickpost.draft import PostFile
 from clickpost.errors import InvalidInput
+from clickpost.repeats import Guard, Said
 from clickpost.store import slots
 from clickpost.store._base import Base, append, now
 from clickpost.store.approvals import gate
-from clickpost.store.posts import NewPost, new_delivery, write_variants
+from clickpost.store.posts import NewPost, Posts, new_delivery, repeated, write_variants
+from clickpost.store.series import PAUSED
 from clickpost.store.tables import Connection, Delivery, Post, Variant
 
 S = State
@@ -28,7 +32,7 @@ _WOKEN = (S.MISSED, S.DRAFTED)
 _UNSENT = (*_TIMED, *_WOKEN, S.HELD, S.FAILED)
 
 
-class Changes(Base):
+class Changes(Posts, Base):
     """Changes of posts that are not sent yet."""
 
     async def reschedule(self, post_id: str, at: datetime | None, *, actor: str) -> list[str]:
@@ -78,11 +82,12 @@ class Changes(Base):
             rows = (await session.execute(query)).all()
         return [(row[0], row[1]) for row in rows]
 
-    async def edit_post(self, post_id: str, new: NewPost, *, actor: str) -> None:
+    async def edit_post(self, post_id: str, new: NewPost, *, actor: str) -> tuple[Said, ...]:
         """Give a post that is not sent another content, other targets and, if `new` says one, time.
 
-        What was prepared and approved of it is void. Raises InvalidInput where any of it has
-        left, or may have.
+        What was prepared and approved of it is void. Return what else says the same by now.
+        Raises InvalidInput where any of it has left, or may have, and where a policy blocks
+        saying the same again.
         """
         async with self.transaction() as session:
             rows = await _locked(session, post_id)
@@ -90,6 +95,7 @@ class Changes(Base):
             await _rewritten(session, post_id, new)
             kept = [row for row in rows if row.connection_id in new.connection_ids]
             due = await _edited_due(session, rows, new)
+            repeats = await repeated(session, await _known_as(session, post_id, new), due, post_id)
             for row in kept:
                 await _void(session, row, new, due[row.connection_id])
             for row in rows:
@@ -106,6 +112,22 @@ class Changes(Base):
             await session.flush()
             facts = {"content": new.content_hash, "deliveries": len(new.connection_ids)}
             await append(session, "post.edited", post_id, facts, actor)
+        return repeats
+
+    async def repeats_of(
+        self, post_id: str, guards: Mapping[str, Guard], *, again: bool
+    ) -> tuple[Said, ...]:
+        """Return what says the same as a draft that is to go out now; raises as `edit_post`."""
+        known = await self.post(post_id)
+        new = NewPost(
+            PostFile.model_validate(known.body["post"]),
+            (),
+            tuple(guards),
+            guards=guards,
+            again=again,
+        )
+        async with self.transaction() as session:
+            return await repeated(session, new, dict.fromkeys(guards), post_id)
 
 
 async def _locked(session: Any, post_id: str) -> list[Delivery]:
@@ -163,6 +185,12 @@ def _nothing_left(post_id: str, rows: Sequence[Delivery]) -> None:
         )
 
 
+async def _known_as(session: Any, post_id: str, new: NewPost) -> NewPost:
+    """Return the new content as that of a draft, or of a series, where the post is one."""
+    post = await session.get_one(Post, post_id)
+    return replace(new, draft=post.draft, series_id=post.series_id)
+
+
 async def _rewritten(session: Any, post_id: str, new: NewPost) -> None:
     values = {"body": new.body, "content_hash": new.content_hash, "late": new.post.late}
     await session.execute(update(Post).where(col(Post.id) == post_id).values(**values))
@@ -189,11 +217,13 @@ async def _void(session: Any, row: Delivery, new: NewPost, due_at: datetime | No
     if row.state is S.CANCELLED:
         return
     guard = new.guards.get(row.connection_id)
+    paused = row.state is S.HELD and row.reason == PAUSED  # Resuming its series lets it go on.
+    stays = row.state is S.DRAFTED or paused
     await session.execute(
         update(Delivery)
         .where(col(Delivery.id) == row.id)
         .values(
-            state=S.DRAFTED if row.state is S.DRAFTED else S.PLANNED,
+            state=row.state if stays else S.PLANNED,
             key=ids.new("key"),
             fingerprint=guard.fingerprint if guard else None,
             content_hash=None,
@@ -202,8 +232,8 @@ async def _void(session: Any, row: Delivery, new: NewPost, due_at: datetime | No
             notes=None,
             prepared=None,
             prepared_at=None,
-            reason=None,
-            who_acts=None,
+            reason=row.reason if paused else None,
+            who_acts=row.who_acts if paused else None,
             attempts=0,
             due_at=due_at,
             not_before=None,

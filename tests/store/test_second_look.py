@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cli import _house
 from clickpost import publishing
 from clickpost.delivery import State
 from clickpost.draft import PostFile
 from clickpost.errors import InvalidInput
+from clickpost.policy.shape import RepeatGuard
 from clickpost.publishing import Go, TooLate, Wait
 from clickpost.settings import Settings
 from clickpost.store import NewConnection, NewPost, Store
+from clickpost.store.series import PAUSED
 from tasks import _runs, _wiring, approving
 from tests.store.test_approvals import _asked, _posted, _prepared
 from tests.store.test_planning_commands import PUBLISH, command
+from tests.store.test_series import _extended, _posts, _series
 
 __all__ = ["command"]
 
 NOW = datetime.now(UTC)
 LATE = NOW - timedelta(hours=1)
+SOON, LATER = (f"{NOW + timedelta(days=one):%Y-%m-%dT%H:%M}+00:00" for one in (0.5, 9))
 
 
 def test_a_thread_that_has_begun_never_comes_too_late_for_its_rest() -> None:
@@ -127,3 +133,39 @@ async def test_a_takedown_lets_nothing_of_the_post_appear_afterwards(store: Stor
     row = await store.delivery(planned)
     assert (row.state, row.takedown_at) == (State.CANCELLED, None)
     assert (await store.delivery(held)).takedown_at is not None
+
+
+def test_an_edit_and_a_draft_are_held_to_what_was_said_lately(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barred = RepeatGuard(
+        mode="block", window=timedelta(days=1), source="https://x.example", checked=NOW.date()
+    )
+    strict = _house.policy_of
+
+    def policy_of(*given: Any) -> Any:
+        return strict(*given).model_copy(update={"repeat_guard": barred})
+
+    monkeypatch.setattr(_house, "policy_of", policy_of)
+    command(*PUBLISH, "Good morning!")
+    other = command(*PUBLISH, "something else", "--at", LATER)["post"]
+    draft = command(*PUBLISH, "good morning", "--draft")["post"]
+    command("posts", "publish", draft, code=2)
+    (tmp_path / "post.yaml").write_text(f"kind: post\ntext: good morning\nat: {SOON}\n")
+    edit = ("posts", "edit", other, str(tmp_path / "post.yaml"))
+    assert "blocks saying it again" in command(*edit, code=2)["error"]
+    assert command(*edit, "--again")["repeats"] == []
+    command("posts", "publish", draft, "--again")
+
+
+async def test_an_edit_does_not_wake_a_post_of_a_paused_series(store: Store) -> None:
+    row = await _series(store)
+    await _extended(store, row)
+    (post, *_) = await _posts(store, row)
+    await store.pause_series(row.id, actor="anna")
+    (before,) = await store.deliveries_of(post.id)
+    new = NewPost(PostFile(text="other"), (), (before.connection_id,))
+    await store.edit_post(post.id, new, actor="anna")
+    (held,) = await store.deliveries_of(post.id)
+    assert (held.state, held.reason, held.key != before.key) == (State.HELD, PAUSED, True)
+    assert await store.resume_series(row.id, None, actor="anna") == 2
