@@ -117,6 +117,15 @@ class Pending:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """What of a file can be told from outside: its kind, and its size in pixels."""
+
+    kind: Kind
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Sought:
     """What `find` looks for after an outcome got lost."""
 
@@ -128,6 +137,8 @@ class Sought:
     after: tuple[Receipt, ...] = ()
     taken: frozenset[str] = frozenset()
     """Remote ids that are known to be other posts of ours: never what is looked for."""
+    media: tuple[Outline, ...] | None = None
+    """The files that it carries, in order; None where that is not known."""
 
 
 class Absence(StrEnum):

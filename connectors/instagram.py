@@ -13,7 +13,7 @@ import json
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +29,7 @@ from clickpost.contract import (
     Kind,
     MediaFile,
     Message,
+    Outline,
     Prepared,
     Presence,
     Quota,
@@ -291,16 +292,17 @@ class Connector:
         return PrepareAgain("the container is broken", code=subcode, detail=error.detail)
 
     async def _in_feed(self, sought: Sought) -> Receipt | Absence:
-        """Find the one post of these words and this time; of two nobody knows which is ours."""
+        """Find the one post of these words, media and time; of two nobody knows which is ours."""
         since, until = sought.sent_at - _SLACK, sought.until + _SLACK
         answer = await self._get(
             f"{self._id()}/media",
-            fields="id,caption,permalink,timestamp",
+            fields="id,caption,permalink,timestamp,media_type,children{media_type}",
             step="feed",
             since=str(int(since.timestamp())),
             until=str(int(until.timestamp())),
         )
-        rows = [row for row in answer.get("data") or [] if str(row["id"]) not in sought.taken]
+        others = [row for row in answer.get("data") or [] if str(row["id"]) not in sought.taken]
+        rows = [row for row in others if may_carry(row, sought.media)]
         exact = sought.sent_at.replace(microsecond=0)  # Graph tells no fractions of a second.
         for start in (exact, since):
             found = [row for row in rows if is_sought(row, sought.text, start, until)]
@@ -532,6 +534,24 @@ def is_sought(row: Mapping[str, Any], text: str, since: datetime, until: datetim
     if moment is None or not since <= moment <= until:
         return False
     return words(str(row.get("caption") or "")) == words(text)
+
+
+def may_carry(row: Mapping[str, Any], media: Sequence[Outline] | None) -> bool:
+    """Say whether the media of a post of the feed may be ours, as far as either is known."""
+    told = row.get("media_type")
+    if media is None or told is None:
+        return True
+    kinds = [one.kind.name for one in media]  # Graph's words are the names: IMAGE, VIDEO.
+    if told != "CAROUSEL_ALBUM":
+        return kinds == [told]
+    children = row.get("children")
+    items = children.get("data") if isinstance(children, Mapping) else None
+    if not isinstance(items, list):
+        return len(kinds) > 1
+    theirs = [one.get("media_type") for one in items if isinstance(one, Mapping)]
+    return len(theirs) == len(kinds) > 1 and all(
+        other in (None, kind) for kind, other in zip(kinds, theirs, strict=True)
+    )
 
 
 def moment_of(value: object) -> datetime | None:

@@ -24,8 +24,10 @@ from clickpost.contract import (
     Absence,
     Account,
     Identity,
+    Kind,
     MediaFile,
     Message,
+    Outline,
     Prepared,
     Presence,
     Receipt,
@@ -391,9 +393,10 @@ _BY_CONTENT = regex.compile(r"[0-9a-fA-F]{32,}")
 
 
 def is_it(status: Mapping[str, Any], sought: Sought, since: datetime) -> bool | None:
-    """Say whether `status` is what we sent: its media, or its words, in its time.
+    """Say whether `status` is what we sent: its media, or its words and like media, in its time.
 
-    None where it may be: pictures without words, on a server that gives attached media new ids.
+    None where it may be: pictures without words, or of another shape, on a server that gives
+    attached media new ids.
     """
     moment = moment_of(status)
     if moment is not None and not since <= moment <= sought.until + _SLACK:
@@ -405,9 +408,13 @@ def is_it(status: Mapping[str, Any], sought: Sought, since: datetime) -> bool | 
         return True
     if len(ours) != len(media_of(status, "id")) or not _answers(status, sought):
         return False
+    similar = resembles(status, sought.media) if sought.media is not None else True
+    if similar is False:
+        return False
     if ours and not sought.text.strip():
         return False if any(one.whole for one in tellings(status)) else None
-    return any(alike(said_of(sought.text), one) for one in tellings(status))
+    same_words = any(alike(said_of(sought.text), one) for one in tellings(status))
+    return similar if same_words else False
 
 
 def _answers(status: Mapping[str, Any], sought: Sought) -> bool:
@@ -418,9 +425,42 @@ def _answers(status: Mapping[str, Any], sought: Sought) -> bool:
 
 def media_of(status: Mapping[str, Any], what: str) -> list[str]:
     """Return `what` (id, url) of each of a status' media."""
+    return [str(one.get(what)) for one in attachments(status)]
+
+
+def attachments(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a status' media."""
     media = status.get("media_attachments")
-    found = media if isinstance(media, list) else []
-    return [str(one.get(what)) for one in found if isinstance(one, dict)]
+    return [one for one in media if isinstance(one, dict)] if isinstance(media, list) else []
+
+
+#: Servers make large pictures smaller, and their sides whole pixels.
+_SIMILAR = 0.05
+
+
+def resembles(status: Mapping[str, Any], media: Sequence[Outline]) -> bool | None:
+    """Say whether a status' media may be ours: False by number or kind, None by shape."""
+    theirs = attachments(status)
+    if len(theirs) != len(media):
+        return False
+    # A film without sound, and a moving picture, are `gifv`; some servers say `unknown`.
+    words = [one.get("type") for one in theirs]
+    films = sum(one.kind is Kind.VIDEO for one in media)
+    if words.count("video") > films or words.count("image") > len(media) - films:
+        return False
+    in_shape = (_in_shape(ours, one) for ours, one in zip(media, theirs, strict=True))
+    return True if all(in_shape) else None
+
+
+def _in_shape(ours: Outline, theirs: Mapping[str, Any]) -> bool:
+    """Say whether a picture has our sides' proportion, as far as its server tells its size."""
+    told = mapping_at(mapping_at(theirs, "meta"), "original")
+    width, height = told.get("width"), told.get("height")
+    if not (isinstance(width, int) and isinstance(height, int) and width > 0 < height):
+        return True
+    if ours.kind is not Kind.IMAGE:  # A film may be told as it lies in its file, not yet turned.
+        return True
+    return math.isclose(ours.width * height, ours.height * width, rel_tol=_SIMILAR)
 
 
 @dataclass(frozen=True)

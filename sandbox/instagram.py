@@ -309,9 +309,13 @@ class Instagram:
         known = {
             "id": post["id"], "caption": post["text"], "timestamp": post["created_at"],
             "permalink": f"{host}/p/instagram/{post['id']}", "shortcode": post["id"],
-            "media_type": "CAROUSEL_ALBUM" if len(post["media"]) > 1 else "IMAGE",
         }  # fmt: skip
-        return chosen(known, fields)
+        kinds = [str(one["kind"]).upper() for one in post["media"]]
+        known["media_type"] = "CAROUSEL_ALBUM" if len(kinds) > 1 else kinds[0]
+        if len(kinds) > 1:
+            items = [{"media_type": kind, "id": f"{post['id']}{n}"} for n, kind in enumerate(kinds)]
+            known["children"] = {"data": items}
+        return chosen(known, fields.replace("{media_type}", ""))
 
     async def one(self, request: Request) -> Any:
         account = self.account(request.query_params.get("access_token"))

@@ -287,6 +287,7 @@ class Mastodon:
                 "type": one["kind"],
                 "url": self.file_url(one["sha256"]),
                 "description": one["alt"],
+                "meta": {"original": {key: one[key] for key in ("width", "height") if key in one}},
             }
             for i, one in zip(post["media_ids"], post["media"], strict=True)
         ]

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from clickpost import publishing, signing
-from clickpost.contract import Kind, MediaFile, Message, Prepared, Prepares
+from clickpost.contract import Kind, MediaFile, Message, Outline, Prepared, Prepares
 from clickpost.delivery import State
 from clickpost.draft import Enclosed, PostFile, Wish, wish_of
 from clickpost.errors import ClickPostError, Conflict, ContentRejected, Unavailable
@@ -319,6 +319,13 @@ async def message_of(house: House, part: dict[str, Any], policy: PlatformPolicy)
     return Message(
         **plain, media=tuple(files), tags=tuple(part["tags"]), written_at=datetime.now(UTC)
     )
+
+
+async def outlines_of(house: House, part: dict[str, Any]) -> tuple[Outline, ...] | None:
+    """Return what the files of a stored part look like; None where one is no longer known."""
+    rows = [await house.store.rendition(item["rendition_id"]) for item in part["media"]]
+    known = [Outline(Kind(row.kind), row.width, row.height) for row in rows if row is not None]
+    return tuple(known) if len(known) == len(rows) else None
 
 
 def fresh(delivery: Delivery, policy: PlatformPolicy, now: datetime) -> bool:

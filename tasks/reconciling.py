@@ -74,14 +74,16 @@ async def _look(
         return Absence.CANNOT_TELL
     after = tuple(receipts_of(delivery))
     number = len(after)
+    part = (delivery.message or [])[number]
     sought = Sought(
         key=preparing.part_key(delivery, number),
         prepared=Prepared((delivery.prepared or [])[number]["state"]),
-        text=(delivery.message or [])[number]["text"],
+        text=part["text"],
         sent_at=_sent_at(delivery),
         until=datetime.now(UTC),
         after=after,
         taken=await house.store.remote_ids(delivery),
+        media=await preparing.outlines_of(house, part),
     )
     return await connector.find(sought)
 

@@ -18,6 +18,7 @@ from clickpost.contract import (
     Kind,
     MediaFile,
     Message,
+    Outline,
     Prepared,
     Receipt,
     Sought,
@@ -588,6 +589,39 @@ async def test_of_two_posts_of_the_same_words_the_one_that_is_known_is_left_out(
     speaker, _ = made(ok(**PUBLISHED), ok(data=rows))
     look = replace(sought(), taken=frozenset({"2"}))
     assert await speaker.find(look) == Receipt("1", "https://www.instagram.com/p/1/")
+
+
+FILM, PHOTO = Outline(Kind.VIDEO, 1080, 1920), Outline(Kind.IMAGE, 1080, 1080)
+ALBUM = {"media_type": "CAROUSEL_ALBUM"}
+
+
+def items(*kinds: str) -> dict[str, Any]:
+    return ALBUM | {"children": {"data": [{"id": "9", "media_type": one} for one in kinds]}}
+
+
+@pytest.mark.parametrize(
+    ("ours", "told", "fits"),
+    [
+        ((FILM,), {"media_type": "VIDEO"}, True),
+        ((FILM,), {"media_type": "IMAGE"}, False),
+        ((PHOTO,), {"media_type": "IMAGE"}, True),
+        ((PHOTO,), ALBUM, False),
+        ((PHOTO, PHOTO), {"media_type": "IMAGE"}, False),
+        ((PHOTO, FILM), ALBUM, True),
+        ((PHOTO, FILM), items("IMAGE", "VIDEO"), True),
+        ((PHOTO, FILM), items("IMAGE", "IMAGE"), False),
+        ((PHOTO, FILM), items("IMAGE", "VIDEO", "IMAGE"), False),
+        ((PHOTO,), {}, True),
+        (None, {"media_type": "VIDEO"}, True),
+    ],
+)
+async def test_a_post_of_the_same_words_and_other_media_is_not_ours(
+    ours: tuple[Outline, ...] | None, told: dict[str, Any], fits: bool
+) -> None:
+    speaker, meta = made(ok(**PUBLISHED), ok(data=[row("2", "Hi there") | told]))
+    answer = await speaker.find(replace(sought(), media=ours))
+    assert isinstance(answer, Receipt) is fits
+    assert "media_type,children{media_type}" in meta.asked[1].url.params["fields"]
 
 
 async def test_a_clock_that_goes_a_little_slow_hides_no_post() -> None:

@@ -18,6 +18,7 @@ from clickpost.contract import (
     Kind,
     MediaFile,
     Message,
+    Outline,
     Prepared,
     Receipt,
     Sought,
@@ -699,6 +700,38 @@ async def test_wordless_pictures_that_may_be_ours_are_for_an_operator() -> None:
     theirs = status(content="", media_attachments=[{"id": "8", "url": "https://m.test/8"}])
     look = sought(ready("1"), "")
     assert await found(ok([theirs]), ok([]), what=look) is Absence.CANNOT_TELL
+
+
+PHOTO, FILM = Outline(Kind.IMAGE, 1200, 800), Outline(Kind.VIDEO, 1080, 1920)
+
+
+def attached(kind: str | None, *size: int) -> dict[str, Any]:
+    """Say a file under a new id, as servers do."""
+    told = dict(zip(("width", "height"), size, strict=True)) if size else {}
+    return {"id": "8", "type": kind, "url": "https://m.test/8", "meta": {"original": told}}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_ours"),
+    [
+        (PHOTO, attached("image", 1200, 800), True),
+        (PHOTO, attached("image", 600, 401), True),
+        (PHOTO, attached("image"), True),
+        (PHOTO, attached("unknown"), True),
+        (PHOTO, attached("video", 1200, 800), False),
+        (PHOTO, attached("image", 800, 1200), None),
+        (FILM, attached("gifv", 1920, 1080), True),
+        (FILM, attached("image", 1080, 1920), False),
+    ],
+)
+async def test_a_post_of_the_same_words_and_other_media_is_not_ours(
+    ours: Outline, theirs: dict[str, Any], is_ours: bool | None
+) -> None:
+    """Where only the shape differs, the server may have cropped it: that is for an operator."""
+    look = replace(sought(ready("1")), media=(ours,))
+    answer = await found(ok([status(media_attachments=[theirs])]), ok([]), what=look)
+    expected = {True: Receipt, False: Absence.NOT_THERE, None: Absence.CANNOT_TELL}[is_ours]
+    assert expected in (answer, type(answer))
 
 
 async def test_our_post_is_found_inside_the_boost_that_snac_shows() -> None:

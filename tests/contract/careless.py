@@ -36,6 +36,7 @@ BREAKS: Mapping[str, str] = {
     "a_lost_answer_is_unknown_and_a_look_finds_the_post": "try again",
     "an_error_after_the_fact_is_unknown_and_a_look_finds_the_post": "try again",
     "nonsense_after_the_fact_is_unknown_and_a_look_finds_the_post": "DID NOT RAISE",
+    "a_look_takes_no_post_of_other_media_for_ours": "takes another post for ours",
     "a_call_dropped_before_is_unknown_and_a_look_finds_nothing": "try again",
     "a_call_that_never_left_is_transient": "connect the account again",
     "a_rate_limit_names_the_time": "try again",

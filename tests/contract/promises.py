@@ -6,8 +6,8 @@ The suite asks them of every connector found, and of a careless one, which has t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from clickpost.contract import (
     Account,
     MediaFile,
     Message,
+    Outline,
     Pending,
     Prepared,
     Presence,
@@ -184,6 +185,22 @@ async def _unknown_but_there(stage: Stage, what: str) -> None:
 
 
 @promise
+async def a_look_takes_no_post_of_other_media_for_ours(stage: Stage) -> None:
+    if not (stage.policy.images.max and stage.policy.video.max):
+        pytest.skip("takes one kind of media")
+    if "find" not in stage.policy.capabilities:
+        pytest.skip("it cannot look")
+    made, since, ours = await stage.connector(), datetime.now(UTC), clip(stage.files)
+    async with pulled(stage) as other:
+        theirs = await prepared(made, stage.message(media=(other,)))
+        await settled(made, await made.publish(theirs, "another"))
+    ready = await prepared(made, stage.message(media=(ours,)))
+    look = replace(sought(ready, since), media=(Outline(ours.kind, ours.width, ours.height),))
+    found = await made.find(look)
+    assert isinstance(found, Absence), "takes another post for ours"
+
+
+@promise
 async def a_call_dropped_before_is_unknown_and_a_look_finds_nothing(stage: Stage) -> None:
     made, ready = await stage.ready()
     since = datetime.now(UTC)
@@ -334,16 +351,22 @@ async def nobody_reads_a_token_in_a_repr(stage: Stage) -> None:
     assert not any(secret in shown for secret in secrets_of(made)), "shows a secret"
 
 
+@asynccontextmanager
+async def pulled(stage: Stage) -> AsyncIterator[MediaFile]:
+    """Yield a picture, served to platforms that pull."""
+    with serve(stage.folder / "host") as host:
+        digest = "a" * 64
+        target = stage.folder / "host" / "media" / digest
+        target.write_bytes((stage.files / "picture.jpg").read_bytes())
+        yield picture(stage.files, url=f"{host}/media/{digest}")
+
+
 @promise
 async def a_picture_arrives_with_its_description(stage: Stage) -> None:
     if not stage.policy.images.max:
         pytest.skip("takes no images")
-    with serve(stage.folder / "host") as host:  # Serves the picture to whoever pulls it.
-        digest = "a" * 64
-        target = stage.folder / "host" / "media" / digest
-        target.write_bytes((stage.files / "picture.jpg").read_bytes())
+    async with pulled(stage) as one:
         made = await stage.connector()
-        one = picture(stage.files, url=f"{host}/media/{digest}")
         ready = await prepared(made, stage.message(media=(one,)))
         await settled(made, await made.publish(ready, KEY))
     there = (await stage.posts())[0]["media"]

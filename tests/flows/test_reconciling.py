@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from PIL import Image
 
 from clickpost.asking import Answer, Question
-from clickpost.contract import Absence, Finds, Receipt
+from clickpost.contract import Absence, Finds, Kind, MediaFile, Message, Receipt
 from clickpost.delivery import State
+from clickpost.draft import MediaItem
 from clickpost.errors import Conflict, InvalidInput, Reauthorize, TokenExpired, Transient
 from clickpost.settings import Settings
 from clickpost.store import Started, Store
@@ -54,6 +56,28 @@ async def test_what_is_not_there_is_sent_once_more(desk: Desk, platform: str) ->
     assert (await reconciling.reconcile(delivery_id)).state is State.READY
     assert (await sending.send(delivery_id)).state is State.LIVE
     assert await desk.there(text) == 1
+
+
+async def test_a_post_of_the_same_words_and_another_file_is_not_taken_for_ours(
+    desk: Desk, tmp_path: Path, clip: Path
+) -> None:
+    text, path = fresh(), tmp_path / "picture.png"
+    Image.new("RGB", (640, 480), "teal").save(path)
+    media = [MediaItem(file=str(path), alt="Teal")]
+    delivery_id = await desk.unknown("mastodon", "drop_before", text, media=media)
+    connection = await desk.store.connection("mastodon/studio")
+    by_hand: Any = desk.house.connector(
+        desk.store.opened(connection), desk.house.policy(connection)
+    )
+    size = clip.stat().st_size
+    film = MediaFile(Kind.VIDEO, clip, "video/mp4", size, 320, 568, "0", 3.5)
+    made = await by_hand.prepare(Message(text, (film,)), "by hand")
+    while not made.ready:
+        made = await by_hand.prepare(Message(text, (film,)), "by hand", made)
+    await by_hand.publish(made, "by hand")
+    assert (await reconciling.reconcile(delivery_id)).state is State.READY
+    assert (await sending.send(delivery_id)).state is State.LIVE
+    assert await desk.there(text) == 2
 
 
 async def test_an_absence_before_the_settle_time_proves_nothing(desk: Desk) -> None:
