@@ -24,6 +24,8 @@ KINDS = (
     "expire_token",
     "revoke_token",
     "fail_processing",
+    "kill_before",
+    "kill_after",
 )
 
 app = typer.Typer(no_args_is_help=True, help="Steer the stand-in platforms on this machine.")

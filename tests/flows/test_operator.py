@@ -20,6 +20,7 @@ from cli.posts import _taken
 from clickpost.delivery import State
 from clickpost.draft import MediaItem, PostFile
 from clickpost.errors import InvalidInput, Unavailable
+from clickpost.settings import Settings
 from sandbox import misbehaviour
 from tasks import connecting
 from tests.flows.conftest import House, free_ports
@@ -150,6 +151,6 @@ def test_a_piped_credential_is_read_quietly_and_a_missing_one_says_what_to_do(
 
 async def test_a_post_that_prefect_did_not_hear_of_is_named_as_kept(house: House) -> None:
     post_id = await house.post("Prefect is away", "mastodon/studio")
-    away = house.settings.model_copy(update={"prefect_port": free_ports(1)[0]})
+    away = Settings(home=house.settings.home, prefect_port=free_ports(1)[0])
     with pytest.raises(Unavailable, match=f"{post_id} is kept: the sweep sends it"):
         await started(away, house.store, post_id, None)
