@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import cast, func, literal, or_, text, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import func, or_, text, update
 from sqlmodel import col, select
 
 from clickpost import ids
@@ -19,14 +18,13 @@ from clickpost.errors import Conflict, PlatformError
 from clickpost.publishing import Verdict
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
+from clickpost.store._deliveries import LINE, RUN, changed, later, outcome_columns
 from clickpost.store.approvals import may_be_sent
-from clickpost.store.tables import Attempt, Connection, Delivery, Post, Rendition
+from clickpost.store.tables import Attempt, Connection, Delivery, Rendition
 
 #: What nobody has moved for this long has no live run.
 STUCK_AFTER = timedelta(seconds=100)
 _OPEN = (State.PLANNED, State.PREPARING, State.READY)
-#: States in which a worker may hold a delivery.
-_AT_WORK = (State.PREPARING, State.READY, State.SENDING)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -111,7 +109,7 @@ class Deliveries(Base):
         if not may_move(before, after):
             raise Conflict(f"no way leads from {before} to {after}")
         async with self.transaction() as session:
-            row = await _changed(
+            row = await changed(
                 session,
                 delivery_id,
                 (before,),
@@ -145,7 +143,7 @@ class Deliveries(Base):
     ) -> None:
         """Keep what the target will get; Conflict where `holder` no longer prepares it."""
         async with self.session() as session:
-            await _changed(
+            await changed(
                 session,
                 delivery_id,
                 (State.PREPARING,),
@@ -169,7 +167,7 @@ class Deliveries(Base):
         """
         same = [col(Delivery.content_hash) == content] if content is not None else []
         async with self.session() as session:
-            return await _changed(
+            return await changed(
                 session,
                 delivery_id,
                 (State.PREPARING, State.READY),
@@ -179,13 +177,17 @@ class Deliveries(Base):
             )
 
     async def lease(self, delivery_id: str, worker: str, lasts: timedelta) -> Delivery | None:
-        """Take a delivery that is being prepared; None while another worker has it."""
+        """Take a delivery that is being prepared; None while another worker has it.
+
+        Without its message it is still being written: only whoever does that holds on to it.
+        """
         async with self.session() as session:
             change = (
                 update(Delivery)
                 .where(
                     col(Delivery.id) == delivery_id,
                     col(Delivery.state).in_((State.PREPARING, State.READY)),
+                    or_(col(Delivery.message).is_not(None), col(Delivery.lease_owner) == worker),
                     or_(
                         col(Delivery.lease_until).is_(None),
                         col(Delivery.lease_until) < now(),
@@ -228,7 +230,7 @@ class Deliveries(Base):
         """
         moment = now()
         async with self.transaction() as session:
-            row = await _changed(
+            row = await changed(
                 session,
                 delivery_id,
                 (State.READY, State.SENDING),
@@ -317,7 +319,7 @@ class Deliveries(Base):
         moment = now()
         after = State.PREPARING if verdict.state is State.READY else verdict.state
         async with self.transaction() as session:
-            row = await _changed(
+            row = await changed(
                 session,
                 delivery_id,
                 (before,),
@@ -325,7 +327,7 @@ class Deliveries(Base):
                 attempts=Delivery.attempts + 1,
                 reason=verdict.reason,
                 who_acts=verdict.who_acts,
-                not_before=_later(verdict, moment),
+                not_before=later(verdict, moment),
             )
             number = await _next_number(session, delivery_id)
             session.add(
@@ -352,11 +354,11 @@ class Deliveries(Base):
             if isinstance(found, Receipt)
             else Verdict("processing", State.PROCESSING, wait=found.again_in)
         )
-        columns = _outcome_columns(
+        columns = outcome_columns(
             found, verdict, now(), last=True, replace=before is State.PROCESSING
         )
         async with self.transaction() as session:
-            await _changed(
+            await changed(
                 session,
                 delivery_id,
                 (before,),
@@ -383,23 +385,23 @@ class Deliveries(Base):
 
     async def lines(self, post_id: str) -> list[DeliveryLine]:
         """Return a post's deliveries for tables and flows."""
-        return await self._lines(_LINE.where(col(Delivery.post_id) == post_id))
+        return await self._lines(LINE.where(col(Delivery.post_id) == post_id))
 
     async def stoppable_lines(self, run_ids: Sequence[str]) -> list[DeliveryLine]:
         """Return what the flow runs `run_ids` were to send and what can still be called off."""
         stoppable = col(Delivery.state).in_(STOPPABLE)
-        return await self._lines(_LINE.where(_RUN.in_(run_ids), stoppable))
+        return await self._lines(LINE.where(RUN.in_(run_ids), stoppable))
 
     async def held_lines(self, ref: str) -> list[DeliveryLine]:
         """Return what is held on the connection PLATFORM/NAME."""
         platform, _, name = ref.partition("/")
         account = (col(Connection.platform) == platform) & (col(Connection.name) == name)
-        return await self._lines(_LINE.where(account, col(Delivery.state) == State.HELD))
+        return await self._lines(LINE.where(account, col(Delivery.state) == State.HELD))
 
     async def due_lines(self, moment: datetime) -> list[DeliveryLine]:
         """Return what is due at or before `moment` and not yet sent."""
         due = func.greatest(Delivery.due_at, Delivery.not_before)
-        query = _LINE.where(
+        query = LINE.where(
             col(Delivery.state).in_(_OPEN), col(Delivery.due_at).is_not(None), due <= moment
         )
         return await self._lines(query)
@@ -417,7 +419,7 @@ class Deliveries(Base):
         overdue = col(Delivery.state).in_(_OPEN) & (due <= moment - timedelta(seconds=20)) & free
         going = col(Delivery.state) == State.PROCESSING
         named = col(Delivery.id).in_(also)
-        return await self._lines(_LINE.where(or_(named, quiet & or_(overdue, going))).limit(500))
+        return await self._lines(LINE.where(or_(named, quiet & or_(overdue, going))).limit(500))
 
     async def counts(self) -> dict[str, int]:
         """Return how many deliveries stand in each state."""
@@ -438,17 +440,6 @@ class Deliveries(Base):
             return {}
         query = select(Rendition.id, Rendition.label).where(col(Rendition.id).in_(wanted))
         return {row[0]: row[1] for row in (await session.execute(query)).all()}
-
-
-#: The run of its own moment, else that of its post.
-_RUN: Any = func.coalesce(col(Delivery.flow_run_id), col(Post.flow_run_id))
-
-_LINE: Any = (
-    select(Delivery, col(Connection.platform), col(Connection.name), _RUN)
-    .join(Connection, col(Connection.id) == col(Delivery.connection_id))
-    .join(Post, col(Post.id) == col(Delivery.post_id))
-    .order_by(col(Connection.platform), col(Connection.name))
-)
 
 
 def _renditions(message: list[dict[str, Any]] | None) -> list[str]:
@@ -525,7 +516,10 @@ def _settled_state(
     part_of_more = isinstance(outcome, Receipt) and not last
     if row.state is State.SENDING and row.lease_owner == started.worker:
         return State.SENDING if part_of_more else verdict.state
-    if row.state is not State.UNKNOWN or len(row.receipts or []) != started.part:
+    # A look that came too early let it go, and it has not gone: what is there is there.
+    too_early = isinstance(outcome, Receipt) and row.state is State.READY
+    lost = row.state is State.UNKNOWN or too_early
+    if not lost or len(row.receipts or []) != started.part:
         return None
     stays = verdict.state is State.UNKNOWN or may_move(State.UNKNOWN, verdict.state)
     return verdict.state if stays and not part_of_more else State.READY
@@ -540,70 +534,14 @@ async def _settled(
     *,
     last: bool,
 ) -> None:
-    columns = _outcome_columns(outcome, verdict, now(), last=last)
+    columns = outcome_columns(outcome, verdict, now(), last=last)
     if state is not State.SENDING:
         columns.update(lease_owner=None, lease_until=None)
     told = {"state": state, "reason": verdict.reason, "who_acts": verdict.who_acts, **columns}
-    await _changed(session, row.id, (row.state,), **told)
-
-
-async def _changed(
-    session: Any, delivery_id: str, states: tuple[State, ...], *more: Any, **values: Any
-) -> Delivery:
-    if "state" in values and values["state"] not in _AT_WORK:  # Nobody works on it any more.
-        values |= {"lease_owner": None, "lease_until": None}
-    change = (
-        update(Delivery)
-        .where(col(Delivery.id) == delivery_id, col(Delivery.state).in_(states), *more)
-        .values(updated_at=now(), **values)
-        .returning(Delivery)
-        .execution_options(synchronize_session=False)
-    )
-    row: Delivery | None = await session.scalar(change)
-    if row is None:
-        raise Conflict(f"{delivery_id} is no longer {' or '.join(states)}")
-    if "state" in values:
-        await notices.about_delivery(session, row)
-    return row
+    await changed(session, row.id, (row.state,), **told)
 
 
 def _told(outcome: object) -> dict[str, Any]:
     if not isinstance(outcome, PlatformError):
         return {}
     return {"status": outcome.status, "code": outcome.code, "detail": outcome.detail}
-
-
-def _later(verdict: Verdict, moment: datetime) -> datetime | None:
-    return moment + timedelta(seconds=verdict.wait) if verdict.again and verdict.wait else None
-
-
-def _appended(receipt: Receipt) -> Any:
-    given = [{"remote_id": receipt.remote_id, "url": receipt.url, "extra": receipt.extra}]
-    return func.coalesce(Delivery.receipts, text("'[]'::jsonb")).op("||")(_jsonb(given))
-
-
-def _jsonb(value: Any) -> Any:
-    return cast(literal(value, JSONB), JSONB)
-
-
-def _outcome_columns(
-    outcome: object, verdict: Verdict, moment: datetime, *, last: bool, replace: bool = False
-) -> dict[str, Any]:
-    """Return what an outcome writes beside the state."""
-    receipt = outcome if isinstance(outcome, Receipt) else getattr(outcome, "receipt", None)
-    columns: dict[str, Any] = {}
-    if isinstance(outcome, Pending):
-        columns["ticket"] = outcome.ticket
-    if isinstance(receipt, Receipt):
-        columns["receipts"] = (
-            _jsonb([{"remote_id": receipt.remote_id, "url": receipt.url, "extra": receipt.extra}])
-            if replace
-            else _appended(receipt)
-        )
-        columns["remote_id"] = func.coalesce(Delivery.remote_id, receipt.remote_id)
-        columns["url"] = receipt.url if replace else func.coalesce(Delivery.url, receipt.url)
-    if verdict.state is State.LIVE and last:
-        columns["live_at"] = moment
-    if not isinstance(outcome, Receipt | Pending):
-        columns["not_before"] = _later(verdict, moment)
-    return columns

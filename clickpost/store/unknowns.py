@@ -23,14 +23,8 @@ from clickpost.errors import Conflict
 from clickpost.publishing import Verdict
 from clickpost.store import notices
 from clickpost.store._base import append, now
-from clickpost.store.deliveries import (
-    _LINE,
-    Deliveries,
-    DeliveryLine,
-    _appended,
-    _changed,
-    _outcome_columns,
-)
+from clickpost.store._deliveries import LINE, appended, changed, outcome_columns
+from clickpost.store.deliveries import Deliveries, DeliveryLine
 from clickpost.store.tables import Attempt, Delivery
 
 #: An unknown outcome that nobody has moved for this long has no run that looks for it.
@@ -55,11 +49,11 @@ class Unknowns(Deliveries):
         nobody = _nobodys(seen, found.remote_id) if isinstance(found, Receipt) else ()
         if isinstance(found, Receipt) and not last:
             state = State.READY
-            columns["receipts"] = _appended(found)
+            columns["receipts"] = appended(found)
         else:
             verdict = _verdict_of(found)
             state = verdict.state
-            columns |= _outcome_columns(found, verdict, now(), last=True)
+            columns |= outcome_columns(found, verdict, now(), last=True)
         same = (col(Delivery.sent_at).is_not_distinct_from(seen.sent_at), *nobody)
         await self._if_unchanged(seen, state, same, because={"looked": True}, **columns)
         return state
@@ -128,7 +122,7 @@ class Unknowns(Deliveries):
         since = moment - col(Delivery.sent_at)
         due = col(Delivery.updated_at) < moment - func.greatest(LOOK_AFTER, since / 10)
         looked = (col(Delivery.state) == State.UNKNOWN) & due
-        query = _LINE.where(or_(looked, col(Delivery.id).in_(also)))
+        query = LINE.where(or_(looked, col(Delivery.id).in_(also)))
         return await self._lines(query.order_by(None).order_by(col(Delivery.sent_at)).limit(500))
 
     async def unknown_of(self, run_id: str) -> list[str]:
@@ -184,7 +178,7 @@ class Unknowns(Deliveries):
             # Two looks at once may not find the same thing for two deliveries.
             key = {"key": zlib.crc32(f"adopt:{seen.connection_id}".encode())}
             await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), key)
-            await _changed(session, seen.id, (seen.state,), *same, **told)
+            await changed(session, seen.id, (seen.state,), *same, **told)
             facts = {"from": seen.state.value, "to": after.value, **because}
             await append(session, "delivery.moved", seen.id, facts, actor)
 

@@ -57,6 +57,8 @@ NOTHING = {
     "rejected": PlatformRejected("400"),
     "revoked": Reauthorize("401"),
 }
+#: What has ended goes nowhere, or down.
+DOWN = {State.REMOVED, State.GONE}
 #: From here senders go on: also one that holds an old view of the row.
 GOING = (State.READY, State.SENDING)
 _names = itertools.count()
@@ -117,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         self.id = self.do(self._taken_in())
         self.state = State.READY
 
-    @precondition(lambda self: not WAYS[self.state] or self.state is State.LIVE)
+    @precondition(lambda self: WAYS[self.state] <= DOWN)
     @rule()
     def take_in_the_next(self) -> None:
         """What has ended is left behind, so that a walk is not over with its first delivery."""
