@@ -12,9 +12,11 @@ import connectors
 from cli import _house
 from cli._output import DONE, WRONG_INPUT, AsJson, guarded, out, show_json
 from clickpost.errors import InvalidInput
-from clickpost.policy.load import Problem, Report
+from clickpost.policy import keeping
+from clickpost.policy.load import Problem, Report, joined
 from clickpost.policy.load import check as look
 from clickpost.policy.schema import write_schemas
+from clickpost.store import schema
 
 app = typer.Typer(no_args_is_help=True, help="Check policy files; write their schemas.")
 
@@ -29,9 +31,14 @@ def check(
 ) -> None:
     """Report all that is wrong: file, line, column, what the key means, the nearest spelling.
 
-    Exits with 0 when all is well (warnings too) and with 2 when anything is wrong.
+    The data map is held against the database's own tables, or those of the code where no database
+    answers. Exits with 0 when all is well (warnings too) and with 2 when anything is wrong.
     """
-    report = look(place or _house.settings().policies, code=connectors.capabilities())
+    given = _house.settings()
+    place = place or given.policies
+    report = look(place, code=connectors.capabilities())
+    if place.exists():
+        report = joined(report, keeping.check(place, schema.at_hand(given)))
     if as_json:
         show_json(asdict(report))
     else:
@@ -67,9 +74,9 @@ def _counted(number: int, word: str) -> str:
     return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
 
 
-@app.command()
+@app.command("schema")
 @guarded
-def schema(
+def schemas(
     folder: Path = typer.Argument(None, help="Where to; else `schemas` beside the policies."),
     as_json: bool = AsJson,
 ) -> None:

@@ -29,14 +29,22 @@ __all__ = [
     "Report",
     "Source",
     "check",
+    "joined",
     "load_platforms",
     "narrowed",
+    "nearest",
     "platform",
+    "policy_files",
     "policy_hash",
     "read",
     "read_file",
+    "shown_path",
+    "stamp",
     "validated",
 ]
+
+#: Folders of policies that `clickpost.policy.keeping` reads; all others hold platforms.
+OTHERS = ("data_map", "retention")
 
 #: What the connectors' code can do, by platform; compared with what the policies say.
 Code = Mapping[str, AbstractSet[str]]
@@ -62,6 +70,15 @@ class Report:
     warnings: list[Problem] = field(default_factory=list)
 
 
+def joined(one: Report, other: Report) -> Report:
+    """Return two reports as one, in the order of places."""
+    return Report(
+        one.files + other.files,
+        sorted(one.problems + other.problems),
+        sorted(one.warnings + other.warnings),
+    )
+
+
 Model = typing.TypeVar("Model", bound=BaseModel)
 
 
@@ -84,7 +101,7 @@ def _problem(source: Source, model: type[BaseModel], detail: ErrorDetails) -> Pr
     meaning = names.get(key) or _meaning_above(model, path)
     match detail["type"]:
         case "extra_forbidden":
-            near = _nearest(key, names)
+            near = nearest(key, names)
             if near is None:
                 return source.problem(path, f"unknown key (known here: {', '.join(names)})")
             return source.problem(path, "unknown key", names[near], near)
@@ -94,7 +111,7 @@ def _problem(source: Source, model: type[BaseModel], detail: ErrorDetails) -> Pr
             choices = str(detail.get("ctx", {}).get("expected", ""))
             words = [word.strip(" '") for word in choices.replace(" or ", ",").split(",")]
             message = f"must be one of {choices}; found {_shown(detail['input'])}"
-            return source.problem(path, message, meaning, _nearest(detail["input"], words) or "")
+            return source.problem(path, message, meaning, nearest(detail["input"], words) or "")
         case kind:
             message = _PLAINLY.get(kind) or _sentence(detail["msg"])
             return source.problem(path, f"{message}; found {_shown(detail['input'])}", meaning)
@@ -144,7 +161,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _nearest(word: object, known: Iterable[str]) -> str | None:
+def nearest(word: object, known: Iterable[str]) -> str | None:
     """Return the known word that `word` was most likely meant to be."""
     by_case = {one.casefold(): one for one in known}
     near = difflib.get_close_matches(str(word).casefold(), by_case, n=1, cutoff=0.6)
@@ -212,9 +229,10 @@ def check(place: Path, today: date | None = None, code: Code | None = None) -> R
     if not place.exists():
         report.problems.append(_about(place, "there is no such file or folder"))
         return report
-    files = [place] if place.is_file() else _files(place, report)
-    _look_at_all({path: _name(path) for path in files}, today, report, code)
-    if not files and not report.problems:
+    there = [place] if place.is_file() else policy_files(place, report)
+    files = [path for path in there if path.parent.name not in OTHERS]
+    _look_at_all({path: shown_path(path) for path in files}, today, report, code)
+    if not there and not report.problems:
         report.problems.append(_about(place, "holds no policy files (*.yaml)"))
     if code is not None and files and place.is_dir():
         missing = sorted(set(code) - {path.stem for path in files})
@@ -226,16 +244,16 @@ def check(place: Path, today: date | None = None, code: Code | None = None) -> R
     return report
 
 
-def _name(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """Return the path as it is opened from here."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _about(path: Path, message: str) -> Problem:
-    return Problem(_name(path), 1, 1, "", message)
+    return Problem(shown_path(path), 1, 1, "", message)
 
 
-def _files(folder: Path, report: Report) -> list[Path]:
+def policy_files(folder: Path, report: Report) -> list[Path]:
     """Return the policy files under `folder`; what is hidden belongs to editors and mounts."""
     found: list[Path] = []
 
@@ -293,7 +311,7 @@ def _wrong_kind(source: Source) -> Problem | None:
         return None
     if kind is None:
         return source.problem(("kind",), "is missing; write `kind: platform`", "What this file is")
-    near = _nearest(kind, ["platform"]) or ""
+    near = nearest(kind, ["platform"]) or ""
     return source.problem(("kind",), f"unknown kind {_shown(kind)} (known: platform)", "", near)
 
 
@@ -305,7 +323,7 @@ def _contradictions(source: Source, path: Path, today: date) -> Iterator[Problem
     words = words if isinstance(words, list) else []
     for number, word in enumerate(words):
         if word not in CAPABILITIES:
-            near = _nearest(word, CAPABILITIES) or ""
+            near = nearest(word, CAPABILITIES) or ""
             known = "" if near else f" (known: {', '.join(CAPABILITIES)})"
             meaning = (CAPABILITIES[near].__doc__ or "").split("\n")[0].rstrip(".") if near else ""
             said = f"unknown capability {_shown(word)}{known}"
@@ -325,7 +343,7 @@ def _against_code(source: Source, name: str, code: Code | None) -> Iterator[Prob
     if name not in code:
         if source.data.get("name") != name:
             return  # Said already: the name is not the file's.
-        near = _nearest(name, code) or ""
+        near = nearest(name, code) or ""
         known = f"there is no connector {name!r} (known: {', '.join(sorted(code))})"
         yield source.problem(("name",), known, "", near)
         return
@@ -352,7 +370,7 @@ def _unknown_credentials(source: Source, policy: PlatformPolicy) -> Iterator[Pro
     for name, one in policy.credentials.items():
         for number, other in enumerate(one.instead_of):
             if other not in policy.credentials or other == name:
-                near = _nearest(other, policy.credentials.keys() - {name}) or ""
+                near = nearest(other, policy.credentials.keys() - {name}) or ""
                 place = ("credentials", name, "instead_of", number)
                 yield source.problem(place, f"no other credential is called {other!r}", "", near)
 
@@ -418,14 +436,14 @@ def load_platforms(folder: Path) -> Mapping[str, PlatformPolicy]:
     Read again only when a file changed.
     """
     report = Report()
-    files = _files(folder / "platforms", report)
+    files = policy_files(folder / "platforms", report)
     if report.problems or not files:
         missing = _about(folder / "platforms", "holds no platform policies (*.yaml)")
         raise BrokenPolicies(tuple(report.problems) or (missing,))
-    return _loaded(folder, tuple((path, _stamp(path)) for path in files))
+    return _loaded(folder, tuple((path, stamp(path)) for path in files))
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
     try:
         known = path.stat()
     except OSError:

@@ -8,9 +8,15 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from clickpost.draft import PostFile
+from clickpost.policy.privacy import DataMap, Retention
 from clickpost.policy.shape import PlatformPolicy
 
-SHAPES: dict[str, type[BaseModel]] = {"platform": PlatformPolicy, "post": PostFile}
+SHAPES: dict[str, type[BaseModel]] = {
+    "platform": PlatformPolicy,
+    "post": PostFile,
+    "data_map": DataMap,
+    "retention": Retention,
+}
 
 
 def schema_of(name: str) -> str:

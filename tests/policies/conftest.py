@@ -12,6 +12,7 @@ from clickpost.policy.load import Problem, check
 from clickpost.settings import PROJECT
 
 SHIPPED = sorted((PROJECT / "policies" / "platforms").glob("*.yaml"))
+ALL = sorted((PROJECT / "policies").rglob("*.yaml"))
 TODAY = date(2026, 11, 24)
 
 #: The smallest sound policy; its lines are counted by the tests.

@@ -10,8 +10,74 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+#: Free text without what tells a person apart: addresses, links, handles, numbers. Idempotent.
+_MASK = r"""
+CREATE OR REPLACE FUNCTION privacy_mask(said text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT regexp_replace(
+        regexp_replace(
+            regexp_replace(
+                regexp_replace(said, '[^\s<>"'',;:]+@[^\s<>"'',;:]+\.[[:alpha:]]{2,}', '[mail]', 'g'),
+                '[a-zA-Z][a-zA-Z+.-]*://[^\s<>"'']+', '[link]', 'g'),
+            '(^|[^[:alnum:]_@])@[[:alnum:]_.-]+', '\1[handle]', 'g'),
+        '\+?[0-9](?:[0-9 ()/.:-]*[0-9]){4,}', '[number]', 'g')
+$$
+"""
+
+#: The network of an address: /24 of IPv4, /48 of IPv6; NULL for what is none. Idempotent.
+_NETWORK = """
+CREATE OR REPLACE FUNCTION privacy_network(said text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    given inet;
+BEGIN
+    given := said::inet;
+    RETURN network(set_masklen(given, least(masklen(given),
+        CASE family(given) WHEN 4 THEN 24 ELSE 48 END)))::text;
+EXCEPTION WHEN invalid_text_representation THEN
+    RETURN NULL;
+END
+$$
+"""
+
+#: One path of a document treated: `[]` steps into every item. Idempotent.
+_JSON = """
+CREATE OR REPLACE FUNCTION privacy_json(doc jsonb, path text[], how text) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    IF doc IS NULL THEN
+        RETURN NULL;
+    ELSIF cardinality(path) = 0 THEN
+        RETURN CASE
+            WHEN how = 'clear' OR jsonb_typeof(doc) = 'null' THEN 'null'::jsonb
+            WHEN how = 'blank' THEN '""'::jsonb
+            WHEN how = 'empty' AND jsonb_typeof(doc) = 'array' THEN '[]'::jsonb
+            WHEN how = 'empty' THEN '{}'::jsonb
+            WHEN jsonb_typeof(doc) = 'string' THEN to_jsonb(privacy_mask(doc #>> '{}'))
+            ELSE 'null'::jsonb
+        END;
+    ELSIF path[1] = '[]' THEN
+        IF jsonb_typeof(doc) <> 'array' THEN
+            RETURN doc;
+        END IF;
+        RETURN coalesce((
+            SELECT jsonb_agg(privacy_json(item, path[2:], how) ORDER BY place)
+            FROM jsonb_array_elements(doc) WITH ORDINALITY AS items (item, place)
+        ), '[]'::jsonb);
+    ELSIF jsonb_typeof(doc) = 'object' AND doc ? path[1] THEN
+        RETURN doc || jsonb_build_object(
+            path[1], privacy_json(doc -> path[1], path[2:], how));
+    END IF;
+    RETURN doc;
+END
+$$
+"""
+
 
 def upgrade() -> None:
+    op.execute(_MASK)
+    op.execute(_NETWORK)
+    op.execute(_JSON)
     op.create_table(
         "doomed_file",
         sa.Column("stored_at", sqlmodel.sql.sqltypes.AutoString(), nullable=False),

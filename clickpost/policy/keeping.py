@@ -1,0 +1,157 @@
+"""Reads data maps and retention policies, and holds them against the tables that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from clickpost import datamap, retention
+from clickpost.datamap import Schema
+from clickpost.errors import InvalidInput
+from clickpost.policy.load import (
+    BrokenPolicies,
+    Report,
+    nearest,
+    policy_files,
+    shown_path,
+    stamp,
+    validated,
+)
+from clickpost.policy.privacy import DataMap, Retention, StoreMap, TableMap
+from clickpost.policy.source import Problem, Source, read_file
+
+_SHAPES: dict[str, type[DataMap | Retention]] = {"data_map": DataMap, "retention": Retention}
+
+
+@dataclass
+class Keeping:
+    """All data maps as one, the retention policies by name, and where each was read."""
+
+    tables: DataMap = field(default_factory=lambda: DataMap(kind="data_map", name="all"))
+    retention: dict[str, Retention] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    """By table, by store and by retention policy: `table post`, `store media`, `policy usage`."""
+
+
+def check(place: Path, schema: Schema | None, today: date | None = None) -> Report:
+    """Look at the data maps and retention policies under a folder, or at one file.
+
+    Where `schema` is given and a whole folder is looked at, map and tables must agree.
+    """
+    report = Report()
+    found = _read(place, report, today or datetime.now(UTC).date())
+    if schema is not None and place.is_dir() and found.tables.tables:
+        report.problems += disagreements(found, schema)
+    report.problems.sort()
+    report.warnings.sort()
+    return report
+
+
+def disagreements(keeping: Keeping, schema: Schema) -> list[Problem]:
+    """Return where maps, policies and tables disagree, each naming its column."""
+    found = []
+    for gap in datamap.gaps(keeping.tables.tables, schema):
+        source = keeping.sources.get(f"table {gap.place.split('.')[0]}")
+        if source is None:
+            found.append(Problem("policies/data_map", 1, 1, gap.place, gap.why))
+        else:
+            place = source.place(gap.path or ("tables", gap.place.split(".")[0]))
+            found.append(Problem(source.file, *place, gap.place, gap.why))
+    for name, policy in keeping.retention.items():
+        source = keeping.sources[f"policy {name}"]
+        wrong = retention.faults(policy, keeping.tables.tables, schema)
+        found += [source.problem(path, why) for path, why in wrong]
+    return sorted(found)
+
+
+def load(folder: Path) -> Keeping:
+    """Return all maps and retention policies; raise BrokenPolicies with every problem.
+
+    Read again only when a file changed.
+    """
+    report = Report()
+    paths = [path for path in policy_files(folder, report) if path.parent.name in _SHAPES]
+    if report.problems:
+        raise BrokenPolicies(tuple(sorted(report.problems)))
+    return _loaded(folder, tuple((path, stamp(path)) for path in paths))
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: Path, _files: tuple[tuple[Path, tuple[int, int]], ...]) -> Keeping:
+    report = Report()
+    found = _read(folder, report, datetime.now(UTC).date())
+    if report.problems:
+        raise BrokenPolicies(tuple(sorted(report.problems)))
+    return found
+
+
+def policy(folder: Path, name: str) -> Retention:
+    """Return one retention policy; raise InvalidInput with the nearest name."""
+    found = load(folder).retention
+    if name in found:
+        return found[name]
+    near = nearest(name, found)
+    hint = f"; did you mean {near}?" if near else ""
+    known = ", ".join(sorted(found))
+    raise InvalidInput(f"unknown retention policy {name!r}{hint} (known: {known})")
+
+
+def _read(place: Path, report: Report, today: date) -> Keeping:
+    found = Keeping()
+    there = [place] if place.is_file() else policy_files(place, report)
+    tables: dict[str, TableMap] = {}
+    stores: dict[str, StoreMap] = {}
+    for path in there:
+        if path.parent.name not in _SHAPES:
+            continue
+        report.files.append(shown_path(path))
+        source = read_file(path, shown_path(path))
+        if isinstance(source, Problem):
+            report.problems.append(source)
+            continue
+        made = validated(source, _SHAPES[path.parent.name])
+        report.problems += made if isinstance(made, list) else _names(source, path)
+        report.warnings += _old(source, made, today)
+        if isinstance(made, DataMap):
+            report.problems += _twice(source, "table", made.tables, found)
+            report.problems += _twice(source, "store", made.stores, found)
+            tables |= made.tables
+            stores |= made.stores
+        elif isinstance(made, Retention):
+            found.retention[made.name] = made
+            found.sources[f"policy {made.name}"] = source
+    found.tables = DataMap.model_construct(
+        kind="data_map", name="all", tables=tables, stores=stores
+    )
+    return found
+
+
+def _twice(
+    source: Source, kind: str, mine: Mapping[str, BaseModel], found: Keeping
+) -> Iterator[Problem]:
+    for name in mine:
+        earlier = found.sources.setdefault(f"{kind} {name}", source)
+        if earlier is not source:
+            said = f"is mapped already, in {earlier.file}"
+            yield source.problem((f"{kind}s", name), said)
+
+
+def _names(source: Source, path: Path) -> Iterator[Problem]:
+    name = source.data.get("name")
+    if name != path.stem:
+        said = f"must be the file's name, {path.stem!r}; found {name!r}"
+        yield source.problem(("name",), said)
+
+
+def _old(source: Source, made: object, today: date) -> Iterator[Problem]:
+    if not isinstance(made, Retention):
+        return
+    for number, one in enumerate(made.purposes):
+        place = ("purposes", number, "checked")
+        if today - one.checked > timedelta(days=365):
+            yield source.problem(place, f"nobody looked since {one.checked}; look again")

@@ -1,0 +1,120 @@
+"""Which tables and columns there are: as the code says, and as the database has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, Table, create_engine, inspect, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.types import DateTime, LargeBinary, String
+from sqlmodel import SQLModel
+
+from clickpost.datamap import Columns, Reference, Schema
+from clickpost.settings import Settings
+from clickpost.store import tables
+from clickpost.store.database import url_of
+
+#: Alembic's own: one row, the version of the schema.
+_NOT_OURS = {"alembic_version"}
+#: So many of the newest rows are looked at for JSON keys that the map does not know.
+_SAMPLE = 2000
+
+
+def in_code() -> Schema:
+    """Return the schema as the table classes say it, for where no database is reachable."""
+    assert tables
+    return _of(SQLModel.metadata)
+
+
+def in_database(connection: Connection) -> Schema:
+    """Return the schema as the database has it."""
+    found = MetaData()
+    names = [name for name in inspect(connection).get_table_names() if name not in _NOT_OURS]
+    found.reflect(connection, only=names)
+    return _of(found)
+
+
+def at_hand(settings: Settings) -> Schema:
+    """Return the schema of the database that `settings` name, else that of the code.
+
+    A database counts where it answers within two seconds and its tables are made.
+    """
+    file = settings.home / "database.url"
+    if settings.database_url is None and not file.is_file():
+        return in_code()
+    given = settings.database_url.get_secret_value() if settings.database_url else file.read_text()
+    engine = create_engine(
+        url_of(given.strip()), poolclass=NullPool, connect_args={"connect_timeout": 2}
+    )
+    try:
+        with engine.connect() as connection:
+            return in_database(connection) or in_code()
+    except OperationalError:
+        return in_code()
+    finally:
+        engine.dispose()
+
+
+def _of(metadata: MetaData) -> Schema:
+    return {
+        table.name: _columns(table)
+        for table in metadata.sorted_tables
+        if table.name not in _NOT_OURS
+    }
+
+
+def _columns(table: Table) -> Columns:
+    return Columns(
+        {one.name: _kind(one.type) for one in table.columns},
+        tuple(
+            Reference(table.name, key.parent.name, key.column.table.name)
+            for key in sorted(table.foreign_keys, key=lambda key: key.parent.name)
+        ),
+        frozenset(one.name for one in table.columns if one.nullable),
+    )
+
+
+def _kind(type_: Any) -> str:
+    if "JSON" in type(type_).__name__.upper():
+        return "json"
+    if isinstance(type_, DateTime):
+        return "time"
+    if isinstance(type_, LargeBinary):
+        return "bytes"
+    return "text" if isinstance(getattr(type_, "impl", type_), String) else "other"
+
+
+#: Every path of the documents, `media[].alt`, that ends in a value; the values are left there.
+_WALK = """
+WITH RECURSIVE walk (path, node) AS (
+    SELECT * FROM (
+        SELECT ''::text, {column} FROM {table} WHERE {column} IS NOT NULL
+        ORDER BY ctid DESC LIMIT :most
+    ) AS newest
+    UNION ALL
+    SELECT inner_.path, inner_.node FROM walk CROSS JOIN LATERAL (
+        SELECT CASE WHEN walk.path = '' THEN pair.key ELSE walk.path || '.' || pair.key END
+                   AS path, pair.value AS node
+        FROM jsonb_each(CASE jsonb_typeof(walk.node) WHEN 'object' THEN walk.node ELSE '{{}}' END)
+            AS pair
+        UNION ALL
+        SELECT walk.path || '[]', item.value
+        FROM jsonb_array_elements(
+            CASE jsonb_typeof(walk.node) WHEN 'array' THEN walk.node ELSE '[]' END) AS item
+    ) AS inner_
+)
+SELECT path, count(*) AS times FROM walk
+WHERE path <> '' AND jsonb_typeof(node) NOT IN ('object', 'array') GROUP BY path
+"""
+
+
+async def json_keys(engine: AsyncEngine, table: str, column: str) -> Mapping[str, int]:
+    """Return every path of the newest rows' documents, and how often: keys only, no values."""
+    quoted = f'"{table}"', f'"{column}"'
+    query = text(_WALK.format(table=quoted[0], column=quoted[1]))
+    async with engine.connect() as connection:
+        rows = await connection.execute(query, {"most": _SAMPLE})
+        return {row.path: row.times for row in rows}
