@@ -45,7 +45,8 @@ async def changed(
         .where(col(Delivery.id) == delivery_id, col(Delivery.state).in_(states), *more)
         .values(updated_at=now(), **values)
         .returning(Delivery)
-        .execution_options(synchronize_session=False)
+        # A row that the session has read before is told of as it is now, not as it was then.
+        .execution_options(synchronize_session=False, populate_existing=True)
     )
     row: Delivery | None = await session.scalar(change)
     if row is None:

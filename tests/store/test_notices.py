@@ -13,7 +13,8 @@ from sqlmodel import select
 
 from clickpost.delivery import WAYS, State
 from clickpost.draft import PostFile
-from clickpost.errors import InvalidInput
+from clickpost.errors import ContentRejected, InvalidInput
+from clickpost.publishing import verdict_of
 from clickpost.settings import PROJECT
 from clickpost.store import NewChannel, NewConnection, NewPost, Store
 from clickpost.store import notices as notices_module
@@ -79,6 +80,23 @@ async def test_whatever_way_leads_there_a_notice_is_written_with_the_change(
     assert len(await all_tellings(store)) == len(ways)
     assert found[0].facts["where"] == "bluesky/studio"
     assert "canary" not in str([one.facts for one in found])
+
+
+async def test_the_verdict_of_a_send_is_told_too(store: Store) -> None:
+    """Its row is read and locked first, and must not be told of as it was before."""
+    delivery_id = await posted(store)
+    await forced(store, delivery_id, State.READY)
+    async with store.engine.begin() as db:
+        ready = "UPDATE delivery SET content_hash = 'c', prepared = %s WHERE id = %s"
+        await db.exec_driver_sql(ready, ('[{"state": {}, "ready": true}]', delivery_id))
+    started = await store.begin_attempt(
+        delivery_id, worker="w", part=0, intent={"content": "c"}, lease=LEASE, run_id=None
+    )
+    refused = ContentRejected("too long")
+    await store.settle(started, verdict_of(refused, 1), refused, last=True, seconds=0.1)
+    found = await all_notices(store)
+    assert [(one.event, one.facts["state"]) for one in found] == [("post.failed", "failed")]
+    assert found[0].facts["who_acts"] == "the writer"
 
 
 #: Functions that set a delivery's state by themselves and have nobody to tell, and why.
