@@ -55,7 +55,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 def _say(message: str, *, as_json: bool, code: int) -> None:
     if as_json:
         show_json({"error": message, "exit": code})
-    err.print(f"[bold red]error:[/] {_escaped(message)}")
+    # Not wrapped: paths are copied, and scripts look for sentences.
+    err.print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -14,7 +14,7 @@ from itertools import groupby
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from clickpost.errors import GuardTripped
+from clickpost.errors import GuardTripped, Whose
 from clickpost.policy.shape import Costs, PlatformPolicy
 
 #: A quota that we asked for is taken to hold so long; then it is asked for again.
@@ -38,7 +38,7 @@ class Holders:
     app: str
     address: str
 
-    def of(self, per: str) -> str:
+    def of(self, per: Whose) -> str:
         """Return the holder that a policy's `per` means."""
         return {"account": self.account, "app": self.app, "address": self.address}[per]
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+#: Who of us a platform or a budget means: an account, all of its app, or all at our address.
+Whose = Literal["account", "app", "address"]
 
 
 class ClickPostError(Exception):
@@ -123,7 +127,10 @@ class Transient(PlatformError):
 
 
 class RateLimited(PlatformError):
-    """We are too fast; again after `retry_after` seconds."""
+    """We are too fast; again after `retry_after` seconds.
+
+    `per` says who of us: the account, or everybody of its app or our address.
+    """
 
     who_acts = "nobody"
 
@@ -132,12 +139,14 @@ class RateLimited(PlatformError):
         message: str,
         *,
         retry_after: float,
+        per: Whose = "account",
         status: int | None = None,
         code: str | None = None,
         detail: str | None = None,
     ) -> None:
         super().__init__(message, status=status, code=code, detail=detail)
         self.retry_after = retry_after
+        self.per = per
 
 
 class OutcomeUnknown(PlatformError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from clickpost.errors import (
     TokenExpired,
     Transient,
     UnexpectedResponse,
+    Whose,
 )
 from clickpost.policy.shape import PlatformPolicy
 
@@ -192,6 +193,8 @@ class Verdict:
     who_acts: str | None = None
     wait: float = 0.0
     again: bool = False
+    per: Whose = "account"
+    """Who is too fast, where the name is `rate_limited`."""
 
     @property
     def nothing_sent(self) -> bool:
@@ -244,7 +247,8 @@ def verdict_of(
             return Verdict("processing", State.PROCESSING, wait=outcome.again_in)
         case RateLimited():
             late = failing_for(tries, now, limited=True) > LIMITED_DEADLINE
-            return _again("rate_limited", outcome, outcome.retry_after, late=late)
+            verdict = _again("rate_limited", outcome, outcome.retry_after, late=late)
+            return replace(verdict, per=outcome.per)
         case TokenExpired() | PrepareAgain() | NotReady() | Transient():
             name = _NAMES[type(outcome)]
             # The first new token or upload is used at once.

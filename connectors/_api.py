@@ -139,7 +139,10 @@ class Api:
                 if wait is None and rule is not None and rule.retry_after is not None:
                     wait = rule.retry_after.total_seconds()
                 fallback = 3600.0 if means == "quota" else 60.0
-                return RateLimited(said, retry_after=fallback if wait is None else wait, **told)
+                wait = fallback if wait is None else wait
+                return RateLimited(
+                    said, retry_after=wait, per=rule.per if rule else "account", **told
+                )
             case "transient":
                 return Transient(said, **told)
             case "ambiguous":

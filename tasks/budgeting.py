@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from clickpost import budget, publishing
-from clickpost.budget import Pot, Reading, Short, Standing, Told
+from clickpost.budget import Holders, Pot, Reading, Short, Standing, Told
 from clickpost.contract import Pending, Quota, Receipt, ReportsQuota
-from clickpost.errors import PlatformError, RateLimited
+from clickpost.errors import PlatformError, RateLimited, Whose
 from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.publishing import Try, Verdict
@@ -24,12 +24,15 @@ log = logger("budgeting")
 
 def pots_of(store: Store, connection: Connection, policy: PlatformPolicy) -> tuple[Pot, ...]:
     """Return the pots that an account takes from."""
+    return budget.pots_of(policy, _holders_of(store, connection, policy), connection.burst)
+
+
+def _holders_of(store: Store, connection: Connection, policy: PlatformPolicy) -> Holders:
     app = None
     if any(one.per == "app" for one in policy.budget):
         app = store.opened(connection).secrets.get("client_id")
     account = connection.remote_id or connection.id
-    holders = budget.holders_of(connection.platform, connection.api_base, account, app)
-    return budget.pots_of(policy, holders, connection.burst)
+    return budget.holders_of(connection.platform, connection.api_base, account, app)
 
 
 def posts_of(delivery: Delivery, pots: tuple[Pot, ...]) -> Taking:
@@ -39,22 +42,27 @@ def posts_of(delivery: Delivery, pots: tuple[Pot, ...]) -> Taking:
 
 
 def uploads_of(delivery: Delivery, pots: tuple[Pot, ...]) -> Taking | None:
-    """Return what the uploads of a delivery take; None where no budget counts them."""
+    """Return what the uploads of a delivery take, once; None where it has no files."""
     files = sum(len(part["media"]) for part in delivery.message or [])
-    if not files or not any(budget.need_of(pot, uploads=files) for pot in pots):
+    if not files:
         return None
-    return Taking(delivery.id, pots, 0, 0, files)
+    # What was begun is counted; it only waits where the platform lets nothing through.
+    return Taking(delivery.id, pots, 0, 0, 0 if delivery.prepared else files)
 
 
 async def reserved(
-    house: House, taking: Taking, policy: PlatformPolicy, connector: object
+    house: House, taking: Taking, connection: Connection, connector: object
 ) -> Short | None:
     """Take what is about to be sent from its budgets; None where there was room for all of it.
 
     Otherwise the delivery stands in line, and its row says until when.
     """
+    policy = house.policy(connection)
     if "quota" in policy.capabilities and isinstance(connector, ReportsQuota):
-        await _asked(house, taking.pots, connector)
+        try:
+            await _asked(house, taking.pots, connector)
+        except RateLimited as error:
+            await too_fast(house, connection, policy, error.retry_after, error.per)
     short = await house.store.reserve(taking)
     if short is not None:
         log.info("no budget", delivery_id=taking.delivery_id, until=short.until.isoformat())
@@ -69,9 +77,8 @@ async def _asked(house: House, pots: Sequence[Pot], connector: ReportsQuota) -> 
         return
     try:
         quota = await connector.quota()
-    except RateLimited as error:
-        await house.store.stop(pots[-1].holder, now + timedelta(seconds=error.retry_after))
-        return
+    except RateLimited:
+        raise
     except PlatformError as error:  # Without an answer the policy's number holds.
         log.warning("quota not told", holder=pot.holder, error=type(error).__name__)
         return
@@ -90,8 +97,6 @@ async def upload_waits(
     house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
 ) -> Short | None:
     """Take what a delivery's files need before they are uploaded; say where that has to wait."""
-    if delivery.prepared:  # It was begun: what it takes is counted.
-        return None
     taking = uploads_of(delivery, pots_of(house.store, connection, policy))
     return None if taking is None else await house.store.reserve(taking)
 
@@ -140,10 +145,13 @@ async def deleted(
 
 
 async def too_fast(
-    house: House, connection: Connection, policy: PlatformPolicy, wait: float
+    house: House, connection: Connection, policy: PlatformPolicy, wait: float, per: Whose
 ) -> None:
-    """Let nothing of an account leave for `wait` seconds, as its platform asks."""
-    holder = pots_of(house.store, connection, policy)[-1].holder
+    """Let nothing leave for `wait` seconds, as the platform asks: of the account, or of all.
+
+    `per` is the policy's word for whom the platform means: account, app or address.
+    """
+    holder = _holders_of(house.store, connection, policy).of(per)
     await house.store.stop(holder, datetime.now(UTC) + timedelta(seconds=wait))
 
 

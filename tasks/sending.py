@@ -179,7 +179,7 @@ async def _parts(
     if not isinstance(connector, Publishes):
         raise UnexpectedResponse(f"{connection.platform} cannot publish")
     taking = budgeting.posts_of(delivery, budgeting.pots_of(house.store, connection, policy))
-    if short := await budgeting.reserved(house, taking, policy, connector):
+    if short := await budgeting.reserved(house, taking, connection, connector):
         wait = short.wait(datetime.now(UTC))
         return Step(delivery.state, wait, parked=wait > SHORT_WAIT)
     receipts = receipts_of(delivery)
@@ -268,7 +268,7 @@ async def _after(
                 connection.id, "paused", verdict.reason or "the grant is gone"
             )
         case "rate_limited":
-            await budgeting.too_fast(house, connection, policy, verdict.wait)
+            await budgeting.too_fast(house, connection, policy, verdict.wait, verdict.per)
         case "prepare_again":
             await house.store.save_prepared(delivery_id, [])
         case _:
@@ -368,7 +368,7 @@ async def _again_later(
     if verdict.name == "expired":
         return (await _refreshed(house, delivery.id, connection, policy)).wait
     if verdict.name == "rate_limited":
-        await budgeting.too_fast(house, connection, policy, verdict.wait)
+        await budgeting.too_fast(house, connection, policy, verdict.wait, verdict.per)
     return verdict.wait
 
 

@@ -364,6 +364,7 @@ def _impossible(source: Source, policy: PlatformPolicy) -> Iterator[Problem]:
             said = "matches every answer; give a status, code, subcode, contains or step"
             yield source.problem(("errors", "rules", number), said)
     yield from _unknown_credentials(source, policy)
+    yield from _uncounted_holders(source, policy)
 
 
 def _unknown_credentials(source: Source, policy: PlatformPolicy) -> Iterator[Problem]:
@@ -373,6 +374,15 @@ def _unknown_credentials(source: Source, policy: PlatformPolicy) -> Iterator[Pro
                 near = nearest(other, policy.credentials.keys() - {name}) or ""
                 place = ("credentials", name, "instead_of", number)
                 yield source.problem(place, f"no other credential is called {other!r}", "", near)
+
+
+def _uncounted_holders(source: Source, policy: PlatformPolicy) -> Iterator[Problem]:
+    """Yield the stops that no send would meet: it looks for them where its budgets are."""
+    known = {one.per for one in policy.budget} | {"account"}
+    for number, rule in enumerate(policy.errors.rules):
+        if rule.per not in known:
+            place = ("errors", "rules", number, "per")
+            yield source.problem(place, f"needs a budget with `per: {rule.per}`")
 
 
 def _asks(rule: ErrorRule) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from clickpost.errors import Whose
 from clickpost.policy.units import Bytes, Day, Rate, Span
 
 Amount = Annotated[int, Field(ge=0)]
@@ -238,7 +239,7 @@ class Costs(Facts):
 class Budget(Sourced):
     """How many calls or posts fit in a window."""
 
-    per: Literal["account", "app", "address"] = Field(description="Who shares the budget.")
+    per: Whose = Field(description="Who shares the budget.")
     what: Literal["posts", "requests", "uploads", "containers", "units", "points"] = Field(
         description="What is counted."
     )
@@ -341,6 +342,9 @@ class ErrorRule(Facts):
     step: str | None = Field(None, description="Only in this step (publish, prepare, refresh, …).")
     means: Meaning = Field(description="Which of our classes it is.")
     retry_after: Span | None = Field(None, description="Wait, where the answer names no time.")
+    per: Whose = Field(
+        "account", description="Who is too fast: a `quota` or `rate_limited` stops all of them."
+    )
     field: str | None = Field(None, description="The field of the post that is at fault.")
 
 

@@ -610,13 +610,14 @@ async def test_a_spent_quota_waits_for_midnight_and_no_day_longer(film: MediaFil
     with pytest.raises(RateLimited) as caught:
         await speaker.prepare(post(film), "key")
     assert abs(caught.value.retry_after - min(left, 86_400)) <= 5
+    assert caught.value.per == "app"
 
 
 async def test_a_channels_own_limit_waits_a_day(film: MediaFile) -> None:
     speaker, _ = made(google_error(400, "uploadLimitExceeded"))
     with pytest.raises(RateLimited) as caught:
         await speaker.prepare(post(film), "key")
-    assert caught.value.retry_after == 86_400
+    assert (caught.value.retry_after, caught.value.per) == (86_400, "account")
 
 
 async def test_no_error_tells_a_token_or_the_words(film: MediaFile) -> None:

@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from clickpost.contract import Prepared, Tokens
 from clickpost.delivery import State
-from clickpost.draft import PostFile
+from clickpost.draft import MediaItem, PostFile
 from clickpost.errors import Transient
 from clickpost.media import Cache
 from clickpost.policy.load import load_platforms
@@ -19,7 +21,7 @@ from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.budgets import Taking
 from clickpost.store.tables import Connection
-from connectors import instagram
+from connectors import instagram, youtube
 from connectors._api import client
 from sandbox.testing import serve
 from tasks import _wiring, budgeting, connecting, intake, preparing, renewing, sending
@@ -45,12 +47,12 @@ def house(
     return made
 
 
-async def connected(house: House, sandbox: str, platform: str) -> Connection:
+async def connected(house: House, sandbox: str, platform: str, name: str = "studio") -> Connection:
     """Connect an account of its own."""
     said = {"platform": platform, "name": f"a{datetime.now(UTC).timestamp()}"}
     row = (await house.client.post(f"{sandbox}/control/accounts", json=said)).json()
     policy = load_platforms(house.settings.policies)[platform]
-    wish = connecting.Wish(platform, "studio", row["credentials"], row["api_base"], row["options"])
+    wish = connecting.Wish(platform, name, row["credentials"], row["api_base"], row["options"])
     return await connecting.connect(house.store, house.client, policy, wish)
 
 
@@ -143,6 +145,53 @@ async def test_too_fast_puts_off_all_of_the_account_and_gives_the_budget_back(
     assert [(await sending.send(one)).state for one in (first, second)] == [State.LIVE] * 2
 
 
+async def test_a_quota_of_the_app_that_is_used_up_stops_every_account_of_the_app(
+    house: House, sandbox: str, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = [await connected(house, sandbox, "youtube", name) for name in ("a", "b", "c")]
+    asked: list[str | None] = []
+
+    async def prepare(self: youtube.Connector, *_: Any) -> Prepared:
+        asked.append(self.account.remote_id)
+        google = httpx.Response(403, json={"error": {"code": 403, "errors": [QUOTA]}})
+        problem = youtube.problem_of(google)
+        raise self.api.error_of("POST videos", problem, step="prepare", repeatable=True)
+
+    monkeypatch.setattr(youtube.Connector, "prepare", prepare)
+    first, second = [await film(house, one, clip) for one in accounts[:2]]
+    for one in (first, second):
+        await sending.ready(one)
+        assert await _state(house, one) is State.PREPARING
+    assert asked == [accounts[0].remote_id]
+    waits, met = await house.store.delivery(second), await house.store.delivery(first)
+    assert waits.not_before is not None
+    assert met.not_before is not None
+    assert abs(waits.not_before - met.not_before) < timedelta(seconds=5)
+    assert str(waits.reason).startswith("the platform says: too fast; next at ")
+    await _other_app(house, accounts[2])
+    third = await film(house, accounts[2], clip)
+    await sending.ready(third)
+    assert asked == [accounts[0].remote_id, accounts[2].remote_id]
+
+
+QUOTA = {"domain": "youtube.quota", "reason": "quotaExceeded", "message": "used up"}
+
+
+async def film(house: House, connection: Connection, clip: Path) -> str:
+    """Take in a film, up to its upload; return its delivery."""
+    media = [MediaItem(file=str(clip), alt="A clip")]
+    post = PostFile(text="A clip", title=connection.id, media=media, to=[connection.id])
+    looked = await intake.look(post, Path())
+    made = await intake.take_in(house.store, house.cache, post, looked, [connection])
+    await preparing.compose(made.post_id)
+    return (await house.store.deliveries_of(made.post_id))[0].id
+
+
+async def _other_app(house: House, connection: Connection) -> None:
+    tokens = Tokens({"client_id": "another-app"})
+    await house.store.save_tokens(connection.id, tokens)
+
+
 async def test_what_answers_say_is_known_before_the_next_send(house: House, sandbox: str) -> None:
     connection = await connected(house, sandbox, "mastodon")
     (delivery_id,) = await posted(house, connection, 1)
@@ -163,13 +212,13 @@ async def test_instagram_is_asked_for_its_own_quota_and_that_wins(
     (delivery_id,) = await posted(house, await connected(house, sandbox, "mastodon"), 1)
     pots = budgeting.pots_of(house.store, connection, policy)
     taking = Taking(delivery_id, pots)
-    assert await budgeting.reserved(house, taking, policy, connector) is None
+    assert await budgeting.reserved(house, taking, connection, connector) is None
     told = await house.store.allowance_of(pots[0])
     assert told is not None
     assert (told.left, told.total) == (50, 50)
     await later(house, timedelta(hours=1))
     await ordered(house, sandbox, "instagram", "quota", "rate_limit")
-    short = await budgeting.reserved(house, taking, policy, connector)
+    short = await budgeting.reserved(house, taking, connection, connector)
     assert short is not None
     assert "too fast" in short.reason
 

@@ -203,6 +203,11 @@ SHAPES = [
         f"{FILE}:6:60: credentials.token.instead_of.0: no other credential is called 'tokn'",
         id="a credential instead of one that is not there",
     ),
+    pytest.param(
+        ("means: rate_limited,", "means: rate_limited, per: app,"),
+        f"{FILE}:43:42: errors.rules.1.per: needs a budget with `per: app`",
+        id="a stop of whom no budget counts",
+    ),
 ]
 
 
