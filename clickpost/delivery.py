@@ -40,6 +40,7 @@ WAYS: dict[State, frozenset[State]] = {
     S.READY: frozenset(
         {
             S.SENDING,
+            S.LIVE,  # A look came too early, and the sender's own answer after it.
             S.PREPARING,
             S.PLANNED,
             S.AWAITING_APPROVAL,

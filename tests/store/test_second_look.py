@@ -12,13 +12,14 @@ import pytest
 
 from cli import _house
 from clickpost import publishing
+from clickpost.contract import Receipt
 from clickpost.delivery import State
 from clickpost.draft import PostFile
 from clickpost.errors import InvalidInput
 from clickpost.policy.shape import RepeatGuard
-from clickpost.publishing import Go, TooLate, Wait
+from clickpost.publishing import Go, TooLate, Verdict, Wait
 from clickpost.settings import Settings
-from clickpost.store import NewConnection, NewPost, Store
+from clickpost.store import NewConnection, NewPost, Started, Store
 from clickpost.store.series import PAUSED
 from tasks import _runs, _wiring, approving
 from tests.store.test_approvals import _asked, _posted, _prepared
@@ -28,6 +29,7 @@ from tests.store.test_series import _extended, _posts, _series
 __all__ = ["command"]
 
 NOW = datetime.now(UTC)
+LEASE = timedelta(minutes=5)
 LATE = NOW - timedelta(hours=1)
 SOON, LATER = (f"{NOW + timedelta(days=one):%Y-%m-%dT%H:%M}+00:00" for one in (0.5, 9))
 
@@ -169,3 +171,34 @@ async def test_an_edit_does_not_wake_a_post_of_a_paused_series(store: Store) -> 
     (held,) = await store.deliveries_of(post.id)
     assert (held.state, held.reason, held.key != before.key) == (State.HELD, PAUSED, True)
     assert await store.resume_series(row.id, None, actor="anna") == 2
+
+
+async def _sent(store: Store) -> tuple[str, Started]:
+    delivery_id = await _posted(store)
+    await _prepared(store, delivery_id)
+    started = await store.begin_attempt(
+        delivery_id, worker="w", part=0, intent={"content": "c"}, lease=LEASE, run_id=None
+    )
+    return delivery_id, started
+
+
+async def test_an_answer_counts_also_after_a_look_that_came_too_early(store: Store) -> None:
+    delivery_id, started = await _sent(store)
+    await store.take_back(await store.delivery(delivery_id), State.UNKNOWN)
+    seen = await store.delivery(delivery_id)
+    await store.clear_unknown(seen, State.READY, reason="looked: it is not there")
+    receipt = Receipt("1", "https://a.example/1")
+    live = Verdict("live", State.LIVE)
+    await store.settle(started, live, receipt, last=True, seconds=901.0)
+    row = await store.delivery(delivery_id)
+    assert (row.state, row.remote_id, row.live_at is None) == (State.LIVE, "1", False)
+
+
+async def test_who_uploads_takes_nothing_whose_words_are_still_being_written(store: Store) -> None:
+    delivery_id = await _posted(store)
+    over = NOW - timedelta(minutes=1)
+    await store.move(
+        delivery_id, State.PLANNED, State.PREPARING, lease_owner="writer", lease_until=over
+    )
+    assert await store.lease(delivery_id, "uploader", LEASE) is None
+    assert await store.lease(delivery_id, "writer", LEASE) is not None
