@@ -483,7 +483,7 @@ def platform(folder: Path, name: str) -> PlatformPolicy:
     raise InvalidInput(f"unknown platform {name!r}{hint} (known: {', '.join(sorted(platforms))})")
 
 
-def policy_hash(policy: PlatformPolicy) -> str:
+def policy_hash(policy: BaseModel) -> str:
     """Return the SHA-256 of the policy's canonical JSON: which rules an action followed."""
     return hashlib.sha256(policy.model_dump_json(by_alias=True).encode()).hexdigest()
 

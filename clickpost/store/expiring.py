@@ -1,0 +1,215 @@
+"""Says a retention policy in SQL: which rows have expired, are held, are still referred to."""
+
+# ruff: noqa: S608
+# Names come from the schema and are quoted; values are parameters.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from clickpost import retention
+from clickpost.datamap import Reference, Schema, follow
+from clickpost.policy.privacy import Purpose, Retention, TableMap, places_of
+from clickpost.store.treatments import changes, jsonpath_of, literal, quoted
+
+#: Holds that are in force at the moment that is asked about.
+_IN_FORCE = "h.ended_at IS NULL AND (h.until IS NULL OR h.until > :at)"
+
+
+@dataclass
+class Compiled:
+    """One policy over the tables that there are; the row is `r`, the moment `:at`."""
+
+    policy: Retention
+    tables: Mapping[str, TableMap]
+    schema: Schema
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def table(self) -> str:
+        """The table, as SQL writes it."""
+        return quoted(self.policy.data)
+
+    @property
+    def below(self) -> list[Reference]:
+        """The foreign keys by which other rows go with these, nearest table first."""
+        return retention.below(self.policy, self.schema)
+
+    def concerned(self) -> str:
+        """Return the condition that the policy is about row `r`."""
+        parts = [self._among(self.policy.where)] if self.policy.where else []
+        if self.policy.platform is not None:
+            value = self._led(self.tables[self.policy.data].platform or "")
+            parts.append(f"{value} = {self._param(self.policy.platform)}")
+        return " AND ".join(parts) or "true"
+
+    def expired(self) -> str:
+        """Return the condition that no purpose keeps row `r` any more."""
+        return " AND ".join(self._is_over(one) for one in self.policy.purposes)
+
+    def untreated(self) -> str:
+        """Return the condition that anonymization would still change row `r`."""
+        if self.policy.then != "anonymize":
+            return "true"
+        return "(" + " OR ".join(one.differs for one in self.changes()) + ")"
+
+    def changes(self) -> Any:
+        """Return what anonymization does to each column."""
+        table = self.tables[self.policy.data]
+        names = retention.treated(table, self.policy.columns)
+        return changes(table.columns, names, self.schema[self.policy.data])
+
+    def until(self, purpose: Purpose) -> str:
+        """Return the moment at which one purpose ends for row `r`; NULL where it has not begun."""
+        return f"{self._begins(purpose)} + {self._span(purpose)}"
+
+    def is_active(self, purpose: Purpose) -> str:
+        """Return the condition that one purpose is about row `r` at all."""
+        parts = [self._among(purpose.where)] if purpose.where else []
+        parts += [f"NOT {self._among({name: values})}" for name, values in purpose.unless.items()]
+        return " AND ".join(parts) or "true"
+
+    def _is_over(self, purpose: Purpose) -> str:
+        over = f"coalesce({self._begins(purpose)} <= :at - {self._span(purpose)}, false)"
+        active = self.is_active(purpose)
+        return over if active == "true" else f"(NOT ({active}) OR {over})"
+
+    def _begins(self, purpose: Purpose) -> str:
+        clock = ", ".join(f"r.{quoted(one)}" for one in purpose.clock)
+        begins = f"coalesce({clock})" if len(purpose.clock) > 1 else clock
+        unit = "year" if purpose.end_of_year else "month" if self.policy.by else None
+        if unit is None:
+            return begins
+        return f"(date_trunc('{unit}', {begins}, 'UTC') + interval '1 {unit}')"
+
+    @staticmethod
+    def _span(purpose: Purpose) -> str:
+        return f"interval '{purpose.keep_for.total_seconds():.3f} seconds'"
+
+    def _among(self, where: Mapping[str, list[str]]) -> str:
+        parts = [
+            f"coalesce(CAST(r.{quoted(name)} AS text) = ANY({self._param(values)}), false)"
+            for name, values in where.items()
+        ]
+        return "(" + " AND ".join(parts) + ")"
+
+    def _param(self, value: Any) -> str:
+        name = f"p{len(self.params)}"
+        self.params[name] = value
+        return f":{name}"
+
+    def _led(self, path: str) -> str:
+        """Return the value to which a path leads from row `r`."""
+        found = follow(self.schema, self.policy.data, path)
+        assert found is not None, path  # The policy was checked.
+        steps, _, last = found
+        value = f"r.{quoted(steps[0].column if steps else last)}"
+        for number, step in enumerate(steps):
+            column = steps[number + 1].column if number + 1 < len(steps) else last
+            value = f"(SELECT x.{quoted(column)} FROM {quoted(step.to)} x WHERE x.id = {value})"
+        return value
+
+    def held(self) -> dict[str, str]:
+        """Return, by whose holds they are, the conditions that a hold keeps row `r`.
+
+        Each asks for the ids that holds name and walks back from these, so that its cost grows
+        with what is held, not with the table.
+        """
+        found = self._holds_over(self.policy.data, "r.id")
+        for key in self.below:
+            for scope, condition in self._holds_over(key.table, f"{quoted(key.table)}.id").items():
+                inner = f"SELECT {quoted(key.table)}.{quoted(key.column)} FROM {quoted(key.table)}"
+                ids = f"{inner} WHERE {condition}"
+                above = self._up(key.to, ids)
+                found[scope] = f"{found[scope]} OR {above}" if scope in found else above
+        return found
+
+    def _up(self, table: str, ids: str) -> str:
+        """Return the condition that row `r` owns the rows `ids` of `table`, a table with it."""
+        while table != self.policy.data:
+            key = next(one for one in self.below if one.table == table)
+            ids = f"SELECT {quoted(key.column)} FROM {quoted(table)} WHERE id IN ({ids})"
+            table = key.to
+        return f"coalesce(r.id IN ({ids}), false)"
+
+    def _holds_over(self, table: str, row: str) -> dict[str, str]:
+        """Return the conditions by which holds keep a row of `table`, by scope."""
+        found = {table: self._named(row, table)}
+        alias = row.rpartition(".")[0]
+        for path in self.tables[table].subject:
+            led = follow(self.schema, table, path)
+            assert led is not None, path
+            steps, last_table, last = led
+            columns = [(step.table, step.column, step.to) for step in steps]
+            final = next(
+                (one.to for one in self.schema[last_table].references if one.column == last), None
+            )
+            if final is not None:
+                columns.append((last_table, last, final))
+            for length in range(1, len(columns) + 1):
+                scope = columns[length - 1][2]
+                condition = self._through(alias, columns[:length], scope)
+                if condition not in found.get(scope, ""):
+                    self._add(found, scope, condition)
+        return found
+
+    def _through(self, alias: str, columns: list[tuple[str, str, str]], scope: str) -> str:
+        ids = self._ids(scope)
+        for table, column, _ in reversed(columns[1:]):
+            ids = f"SELECT id FROM {quoted(table)} WHERE {quoted(column)} IN ({ids})"
+        return f"coalesce({alias}.{quoted(columns[0][1])} IN ({ids}), false)"
+
+    def _named(self, row: str, scope: str) -> str:
+        return f"coalesce({row} IN ({self._ids(scope)}), false)"
+
+    @staticmethod
+    def _ids(scope: str) -> str:
+        return f"SELECT h.target FROM hold h WHERE h.scope = {literal(scope)} AND {_IN_FORCE}"
+
+    def referred(self) -> dict[str, str]:
+        """Return, by table, the conditions that rows outside still need row `r`."""
+        found: dict[str, str] = {}
+        if self.policy.then == "anonymize":
+            return found
+        inside = {self.policy.data, *self.policy.beside}
+        for key in retention.outside(self.policy, self.schema):
+            self._add(found, key.table, self._needed(key.to, self._by_key(key), by_row=key))
+        for table, said in self.tables.items():
+            if table in inside:
+                continue
+            for column, one in said.columns.items():
+                for path, place in places_of("", one).items():
+                    if place.refers_to in inside:
+                        ids = self._by_document(table, column, path.removeprefix("."))
+                        self._add(found, table, self._needed(str(place.refers_to), ids))
+        return found
+
+    @staticmethod
+    def _add(found: dict[str, str], table: str, condition: str) -> None:
+        found[table] = f"{found[table]} OR {condition}" if table in found else condition
+
+    def _needed(self, table: str, ids: str, by_row: Reference | None = None) -> str:
+        if table != self.policy.data:
+            return self._up(table, ids)
+        if by_row is not None:  # One probe of an index, not all ids at once.
+            other = f"FROM {quoted(by_row.table)} x WHERE x.{quoted(by_row.column)} = r.id"
+            return f"EXISTS (SELECT 1 {other})"
+        return f"coalesce(r.id IN ({ids}), false)"
+
+    @staticmethod
+    def _by_key(key: Reference) -> str:
+        column = quoted(key.column)
+        return f"SELECT x.{column} FROM {quoted(key.table)} x WHERE x.{column} IS NOT NULL"
+
+    @staticmethod
+    def _by_document(table: str, column: str, path: str) -> str:
+        found = f"jsonb_path_query(x.{quoted(column)}, {literal(jsonpath_of(path))})"
+        return (
+            f"SELECT f #>> '{{}}' FROM {quoted(table)} x, {found} f WHERE f #>> '{{}}' IS NOT NULL"
+        )
+
+    def staying(self) -> str:
+        """Return the condition that something keeps row `r` although it has expired."""
+        parts = [*self.held().values(), *self.referred().values()]
+        return "(" + " OR ".join(parts) + ")"
