@@ -140,12 +140,13 @@ def pot_of(reading: Reading, pots: Sequence[Pot]) -> Pot | None:
     return min(fitting, key=lambda pot: pot.window, default=None)
 
 
-def need_of(pot: Pot, *, posts: int = 0, uploads: int = 0, deletes: int = 0) -> int:
+def need_of(pot: Pot, *, posts: int = 0, uploads: int = 0, deletes: int = 0, looks: int = 0) -> int:
     """Return what acts take from a pot; the burst guard counts a thread once."""
     if pot.guard:
         return int(posts > 0)
     costs = pot.costs
-    return posts * costs.post + uploads * costs.upload + deletes * costs.delete
+    taken = posts * costs.post + uploads * costs.upload
+    return taken + deletes * costs.delete + looks * costs.look
 
 
 def total_of(pot: Pot, told: Told | None) -> int:

@@ -20,12 +20,13 @@ async def check_drift() -> PrefectState[Any]:
     """
     counts = await drifting.check()
     await telling.wake()
-    looked = sum(counts.values())
-    if not looked:
+    due = sum(counts.values())
+    if not due:
         return Completed(message="nothing is due")
     words = {
         "Same": "there", "Changed": "changed", "Missed": "missed, to be looked at again",
         "Gone": "gone", "Untold": "that nobody can tell", "NoAnswer": "without an answer",
+        "NoBudget": "put off, for want of budget",
     }  # fmt: skip
     told = ", ".join(f"{counts[kind]} {said}" for kind, said in words.items() if counts[kind])
-    return Completed(message=f"looked at {looked}: {told}")
+    return Completed(message=f"of {due} due: {told}")

@@ -107,9 +107,14 @@ async def settled(
     """Give back what was not sent, this part and those after it; keep what headers said."""
     if verdict.nothing_sent:
         await house.store.give_back(taking, part)
+    await _heard(house, taking.pots, readings)
+
+
+async def _heard(house: House, pots: Sequence[Pot], readings: list[Reading]) -> None:
+    """Keep what headers said, and forget the readings."""
     while readings:
         reading = readings.pop(0)
-        if (pot := budget.pot_of(reading, taking.pots)) is not None:
+        if (pot := budget.pot_of(reading, pots)) is not None:
             told = Told(reading.left, reading.resets_at, reading.seen_at, reading.total)
             await house.store.allow(pot.holder, pot.what, pot.seconds, told)
 
@@ -142,6 +147,29 @@ async def deleted(
     pots = [pot for pot in pots_of(house.store, connection, policy) if not pot.guard]
     count = len(delivery.receipts or [])
     await house.store.spend(delivery.id, "delete", pots, deletes=count)
+
+
+async def look_waits(
+    house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
+) -> Short | None:
+    """Say whether a look that nobody waits for has no room now; posts in line go before it."""
+    pots = pots_of(house.store, connection, policy)
+    return await house.store.foresee(pots, looks=len(delivery.receipts or []))
+
+
+async def looked(
+    house: House,
+    delivery: Delivery,
+    connection: Connection,
+    policy: PlatformPolicy,
+    readings: list[Reading],
+    looks: int = 1,
+) -> None:
+    """Count looks that were made, and keep what headers said."""
+    pots = [pot for pot in pots_of(house.store, connection, policy) if not pot.guard]
+    each = f"look {datetime.now(UTC).isoformat()}"
+    await house.store.spend(delivery.id, each, pots, looks=looks)
+    await _heard(house, pots, readings)
 
 
 async def too_fast(

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 
 import connectors
 from clickpost import drift
+from clickpost.budget import Reading
 from clickpost.contract import Checks
 from clickpost.delivery import State
 from clickpost.drift import Changed, Gone, Missed, Same, Seen, Untold
 from clickpost.errors import ClickPostError, Conflict, RateLimited, TokenExpired, Transient
 from clickpost.logs import logger
 from clickpost.store.tables import Delivery
-from tasks import _wiring, renewing
+from tasks import _wiring, budgeting, renewing
 from tasks._wiring import House
 from tasks.sending import receipts_of
 
@@ -41,12 +42,20 @@ async def check() -> Counter[str]:
 async def _of_one(house: House, rows: Sequence[Delivery], counts: Counter[str]) -> None:
     """Look at one account's posts; the first trouble ends it until the next run."""
     for delivery in rows:
+        connection = await house.store.connection(delivery.connection_id)
+        policy = house.policy(connection)
+        if await budgeting.look_waits(house, delivery, connection, policy):
+            counts["NoBudget"] += 1
+            return
         try:
             seen = await _look(house, delivery)
             await _keep(house, delivery, seen)
         except ClickPostError as error:  # It proves nothing, so nothing changes.
             log.info("no look", delivery_id=delivery.id, error=type(error).__name__)
             counts["NoAnswer"] += 1
+            if isinstance(error, RateLimited):
+                wait, per = error.retry_after, error.per
+                await budgeting.too_fast(house, connection, policy, wait, per)
             if not isinstance(error, Transient | RateLimited):  # Asking again soon is no use.
                 await house.store.looked(
                     delivery.id, absent_at=delivery.absent_at, seen_hash=delivery.seen_hash
@@ -58,16 +67,20 @@ async def _of_one(house: House, rows: Sequence[Delivery], counts: Counter[str]) 
 async def _look(house: House, delivery: Delivery, *, renewed: bool = False) -> Seen:
     connection = await house.store.connection(delivery.connection_id)
     policy = house.policy(connection)
-    connector = house.connector(house.store.opened(connection), policy)
+    readings: list[Reading] = []
+    connector = house.connector(house.store.opened(connection), policy, readings.append)
     if not isinstance(connector, Checks):
         return Untold()
+    receipts = receipts_of(delivery)
     try:
-        parts = [await connector.check(receipt) for receipt in receipts_of(delivery)]
+        parts = [await connector.check(receipt) for receipt in receipts]
     except TokenExpired:
         if renewed:
             raise
         await renewing.refresh(house, connection, policy)
         return await _look(house, delivery, renewed=True)
+    finally:  # Platforms count what they refuse, too.
+        await budgeting.looked(house, delivery, connection, policy, readings, len(receipts))
     return drift.judge(parts, delivery.seen_hash, delivery.absent_at, datetime.now(UTC))
 
 

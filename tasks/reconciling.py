@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from clickpost import publishing
+from clickpost.budget import Reading
 from clickpost.contract import Absence, Finds, Pending, Prepared, Receipt, Sought
 from clickpost.delivery import State
-from clickpost.errors import Conflict, PlatformError, Reauthorize, TokenExpired
+from clickpost.errors import Conflict, PlatformError, RateLimited, Reauthorize, TokenExpired
 from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.store.tables import Connection, Delivery
-from tasks import _wiring, preparing, renewing
+from tasks import _wiring, budgeting, preparing, renewing
 from tasks._wiring import House
 from tasks.sending import Step, receipts_of
 
@@ -51,6 +52,8 @@ async def _settled(
     except Reauthorize as error:
         return await _no_leave(house, delivery, connection, error)
     except PlatformError as error:
+        if isinstance(error, RateLimited):
+            await budgeting.too_fast(house, connection, policy, error.retry_after, error.per)
         return await _look_failed(house, delivery, policy, error)
     return await _judged(house, delivery, policy, found)
 
@@ -69,7 +72,9 @@ async def _looked(
 async def _look(
     house: House, delivery: Delivery, connection: Connection, policy: PlatformPolicy
 ) -> Receipt | Pending | Absence:
-    connector = house.connector(await house.store.account(connection.id), policy)
+    readings: list[Reading] = []
+    account = await house.store.account(connection.id)
+    connector = house.connector(account, policy, readings.append)
     if not isinstance(connector, Finds):
         return Absence.CANNOT_TELL
     after = tuple(receipts_of(delivery))
@@ -85,7 +90,10 @@ async def _look(
         taken=await house.store.remote_ids(delivery),
         media=await preparing.outlines_of(house, part),
     )
-    return await connector.find(sought)
+    try:
+        return await connector.find(sought)
+    finally:  # Platforms count what they refuse, too.
+        await budgeting.looked(house, delivery, connection, policy, readings)
 
 
 async def _judged(

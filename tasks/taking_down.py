@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from clickpost import takedown
 from clickpost.contract import Absence, Checks, Deletes, Receipt
 from clickpost.delivery import State
-from clickpost.errors import Conflict, NotFound, PlatformError, TokenExpired
+from clickpost.errors import Conflict, NotFound, PlatformError, RateLimited, TokenExpired
 from clickpost.logs import logger
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.store.tables import Connection, Delivery
@@ -91,6 +91,8 @@ async def _deleted(house: House, delivery: Delivery) -> Step:
             await house.store.stays_up(delivery, why)
             return Step(delivery.state, parked=True)
     except PlatformError as error:
+        if isinstance(error, RateLimited):
+            await budgeting.too_fast(house, connection, policy, error.retry_after, error.per)
         return await _trouble(house, delivery, error)
     return await _ended(house, delivery, takedown.end_of(delivery.state))
 

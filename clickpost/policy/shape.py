@@ -234,6 +234,7 @@ class Costs(Facts):
     post: Amount = Field(0, description="One post made visible; each part of a thread is one.")
     upload: Amount = Field(0, description="One file uploaded.")
     delete: Amount = Field(0, description="One post deleted.")
+    look: Amount = Field(0, description="One look whether a post is there.")
 
 
 class Budget(Sourced):

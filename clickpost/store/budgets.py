@@ -193,7 +193,9 @@ class Budgets(Base):
             short = _stopped(await _told(session, [holder]), now())
         return None if short is None else short.until
 
-    async def foresee(self, pots: Sequence[Pot], *, posts: int, uploads: int = 0) -> Short | None:
+    async def foresee(
+        self, pots: Sequence[Pot], *, posts: int = 0, uploads: int = 0, looks: int = 0
+    ) -> Short | None:
         """Say whether so much would have to wait, behind those in line; takes nothing."""
         holders = sorted({pot.holder for pot in pots})
         moment = now()
@@ -206,7 +208,7 @@ class Budgets(Base):
         asks = [
             Ask(
                 pot,
-                need=budget.need_of(pot, posts=posts, uploads=uploads),
+                need=budget.need_of(pot, posts=posts, uploads=uploads, looks=looks),
                 ahead=_needs(pot, lines.get(pot.holder, [])),
                 spent=tuple(spent[pot.holder, pot.what]),
                 told=told.get(_told_key(pot)),

@@ -21,7 +21,7 @@ from clickpost.store import NewPost, Store
 from clickpost.store.tables import Delivery, Notice
 from connectors._api import client
 from sandbox.testing import serve
-from tasks import _wiring, connecting, drifting, preparing, sending
+from tasks import _wiring, budgeting, connecting, drifting, preparing, sending
 from tasks._wiring import House
 
 
@@ -147,13 +147,53 @@ async def test_trouble_makes_nothing_vanish_and_ends_the_run_for_that_account(
     (await house.client.post(f"{sandbox}/control/misbehave", json=order)).raise_for_status()
     before = await asked(house, sandbox)
     for _ in range(3):
-        assert await drifting.check() in ({"NoAnswer": 1}, {})  # A dead token is not asked again.
+        # A dead token is not asked again, and an account that is limited is left alone.
+        assert await drifting.check() in ({"NoAnswer": 1}, {"NoBudget": 1}, {})
         for delivery_id in (first, second):
             await ages(house, delivery_id, timedelta(minutes=11))
     assert await asked(house, sandbox) - before <= 3
     assert {(await house.store.delivery(one)).state for one in (first, second)} == {State.LIVE}
     assert await events(house) == []
     assert (await house.store.connections())[0].status == "active"
+
+
+async def stand(house: House, connection_id: str) -> dict[str, int]:
+    """Return what is used of the account's budgets."""
+    connection = await house.store.connection(connection_id)
+    found = await budgeting.standings(house.store, connection, house.policy(connection))
+    return {one.pot.what: one.used for one in found}
+
+
+async def test_looks_count_in_budgets_and_leave_an_account_alone_that_is_limited(
+    house: House, sandbox: str
+) -> None:
+    delivery_id = await live(house, sandbox)
+    row = await house.store.delivery(delivery_id)
+    await ages(house, delivery_id, timedelta(hours=2))
+    async with house.store.engine.begin() as db:
+        await db.exec_driver_sql("DELETE FROM allowance")
+    before = await stand(house, row.connection_id)
+    assert await drifting.check() == {"Same": 1}
+    after = await stand(house, row.connection_id)
+    assert after["requests"] > before["requests"]
+    assert (after["posts"], after["burst"]) == (before["posts"], before["burst"])
+    await ages(house, delivery_id, timedelta(days=2))
+    connection = await house.store.connection(row.connection_id)
+    policy = house.policy(connection)
+    await budgeting.too_fast(house, connection, policy, 600, "account")
+    asked_before = await asked(house, sandbox)
+    assert await drifting.check() == {"NoBudget": 1}
+    assert await asked(house, sandbox) == asked_before
+
+
+async def test_a_limit_that_a_look_meets_stops_the_account(house: House, sandbox: str) -> None:
+    delivery_id = await live(house, sandbox)
+    await ages(house, delivery_id, timedelta(hours=2))
+    order = {"platform": "mastodon", "what": "rate_limit", "times": 1}
+    (await house.client.post(f"{sandbox}/control/misbehave", json=order)).raise_for_status()
+    assert await drifting.check() == {"NoAnswer": 1}
+    assert await drifting.check() == {"NoBudget": 1}
+    assert (await house.store.delivery(delivery_id)).state is State.LIVE
 
 
 async def test_another_text_is_noted_and_told_once(house: House, sandbox: str) -> None:

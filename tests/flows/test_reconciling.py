@@ -181,6 +181,9 @@ async def test_a_rate_limit_while_looking_is_waited_out(desk: Desk) -> None:
     assert step.state is State.UNKNOWN
     assert step.wait > 0
     assert not step.parked
+    another = await desk.post("mastodon", fresh())
+    assert (await sending.send(another)).state is State.READY
+    assert "too fast" in str((await desk.store.delivery(another)).reason)
     assert (await reconciling.reconcile(delivery_id)).state is State.LIVE
 
 
