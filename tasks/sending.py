@@ -11,9 +11,9 @@ from time import monotonic
 
 import anyio
 
-from clickpost import publishing
+from clickpost import drift, publishing
 from clickpost.budget import Reading
-from clickpost.contract import Pending, Prepared, Publishes, Receipt, Resumes
+from clickpost.contract import Absence, Pending, Prepared, Publishes, Receipt, Resumes
 from clickpost.delivery import SETTLED, State
 from clickpost.draft import Late
 from clickpost.errors import (
@@ -326,6 +326,8 @@ async def _asked(
         return None
     try:
         answer = await connector.resume(delivery.ticket or {})
+    except NotFound as error:
+        return await _missed(house, delivery, policy, error)
     except (Transient, OutcomeUnknown):
         return 5.0
     except PlatformError as error:
@@ -333,18 +335,35 @@ async def _asked(
             return 5.0
         if publishing.verdict_of(error, 1).again:
             return await _again_later(house, delivery, connection, policy, error)
-        if not isinstance(error, NotFound | PlatformRejected):
+        if not isinstance(error, PlatformRejected):
             await _not_told(house, delivery, connection, error)
             return None
-        state = State.GONE if isinstance(error, NotFound) else State.FAILED
         await house.store.move(
-            delivery.id, State.PROCESSING, state, reason=str(error), who_acts=error.who_acts
+            delivery.id, State.PROCESSING, State.FAILED, reason=str(error), who_acts=error.who_acts
         )
         return None
     if isinstance(answer, Pending):
+        if delivery.absent_at is not None:
+            await house.store.looked(delivery.id, absent_at=None, seen_hash=delivery.seen_hash)
         return answer.again_in
     await house.store.adopt(delivery.id, State.PROCESSING, answer)
     return None
+
+
+async def _missed(
+    house: House, delivery: Delivery, policy: PlatformPolicy, error: NotFound
+) -> float | None:
+    """Take it for gone once two looks, some time apart, missed it: lists lag after an upload."""
+    now = datetime.now(UTC)
+    if isinstance(drift.judge([Absence.NOT_THERE], None, delivery.absent_at, now), drift.Gone):
+        reason, who = f"{error}, ten minutes after the first time too", "an operator"
+        await house.store.move(
+            delivery.id, State.PROCESSING, State.GONE, reason=reason, who_acts=who
+        )
+        return None
+    since = delivery.absent_at or now
+    await house.store.looked(delivery.id, absent_at=since, seen_hash=delivery.seen_hash)
+    return policy.processing.poll.total_seconds()
 
 
 async def _not_told(

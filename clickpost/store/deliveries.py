@@ -367,6 +367,7 @@ class Deliveries(Base):
                 who_acts=None,
                 lease_owner=None,
                 lease_until=None,
+                absent_at=None,
                 **columns,
             )
             facts = {"from": before.value, "to": verdict.state.value, "looked": True}

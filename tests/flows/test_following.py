@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,40 @@ async def test_a_grant_that_is_gone_meanwhile_is_no_failure_of_the_post(
     await desk.calm()
     await desk.connect("youtube")
     assert (await sending.follow(delivery_id, 20)).state is State.LIVE
+
+
+async def _shown(desk: Desk, delivery_id: str, *, deleted: bool) -> None:
+    """Let the platform list the film, or not."""
+    row = await desk.store.delivery(delivery_id)
+    said = {"platform": "youtube", "id": row.remote_id, "deleted": deleted}
+    done = await desk.house.client.post(f"{desk.sandbox}/control/posts", json=said)
+    done.raise_for_status()
+
+
+async def _missed_for(desk: Desk, span: timedelta) -> None:
+    async with desk.store.engine.begin() as db:
+        await db.exec_driver_sql("UPDATE delivery SET absent_at = absent_at - %s", (span,))
+
+
+async def test_a_film_that_is_not_listed_yet_is_not_gone(desk: Desk, clip: Path) -> None:
+    delivery_id = await _processing(desk, clip)
+    await _shown(desk, delivery_id, deleted=True)
+    for _ in range(2):
+        assert (await sending.follow(delivery_id, 0)).state is State.PROCESSING
+    await _shown(desk, delivery_id, deleted=False)
+    await _missed_for(desk, timedelta(minutes=20))
+    assert (await sending.follow(delivery_id, 20)).state is State.LIVE
+    assert (await desk.store.delivery(delivery_id)).absent_at is None
+
+
+async def test_a_film_that_two_looks_some_time_apart_miss_is_gone(desk: Desk, clip: Path) -> None:
+    delivery_id = await _processing(desk, clip)
+    await _shown(desk, delivery_id, deleted=True)
+    assert (await sending.follow(delivery_id, 0)).state is State.PROCESSING
+    await _missed_for(desk, timedelta(minutes=11))
+    assert (await sending.follow(delivery_id, 0)).state is State.GONE
+    row = await desk.store.delivery(delivery_id)
+    assert row.who_acts == "an operator"
 
 
 async def test_a_film_that_the_platform_cannot_process_has_failed(desk: Desk, clip: Path) -> None:
