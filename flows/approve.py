@@ -24,13 +24,17 @@ class Decision(RunInput):
     decision: Literal["approve", "refuse"] = Field(
         title="Decision", description="Refused, it goes back to its writer."
     )
-    signed: str | None = Field(
-        None,
+    # Not `str | None`: the UI would make a switch of it instead of a field to write in.
+    signed: str = Field(
+        "",
         title="Signed",
         description="Your initials or number, for the ledger. Prefect keeps them too.",
     )
-    note: str | None = Field(
-        None, title="Note", description="For the writer. Prefect keeps it: nothing of the content."
+    note: str = Field(
+        "",
+        title="Note",
+        description="For the writer, who reads it with `posts show`. Prefect keeps it: nothing of"
+        " the content.",
     )
 
 
@@ -46,10 +50,10 @@ async def approve(delivery: DeliveryChoice) -> PrefectState[Any]:
         return Completed(message="nothing to approve: it changed, or was decided")
     form = Decision.with_initial_data(description=put.words)
     given: Any = await asuspend_flow_run(wait_for_input=form, key=put.key)
-    by = f"operator:{(given.signed or '').strip() or 'in the Prefect UI'}"
+    by = f"operator:{given.signed.strip() or 'in the Prefect UI'}"
     approved = given.decision == "approve"
     try:
-        await approving.decide(put.asked, approve=approved, by=by, note=given.note or "")
+        await approving.decide(put.asked, approve=approved, by=by, note=given.note)
     except Conflict:
         return Completed(message="not decided: it changed meanwhile, or somebody was faster")
     if not approved:

@@ -25,8 +25,9 @@ class Outcome(RunInput):
     answer: Literal["it is there", "send again", "give up"] = Field(
         title="Answer", description="What you see at the account."
     )
-    permalink: str | None = Field(
-        None, title="Permalink", description="Where it is, if it is there; may stay empty."
+    # Not `str | None`: the UI would make a switch of it instead of a field to write in.
+    permalink: str = Field(
+        "", title="Permalink", description="Where it is, if it is there; may stay empty."
     )
 
 
@@ -77,7 +78,7 @@ async def ask_operator(delivery: DeliveryChoice) -> PrefectState[Any]:
         return Completed(message="there is nothing to ask: it is settled")
     form = _FORMS[asked.question].with_initial_data(description=asked.words)
     given: Any = await asuspend_flow_run(wait_for_input=form, key=asked.key)
-    url = (getattr(given, "permalink", None) or "").strip() or None
+    url = getattr(given, "permalink", "").strip() or None
     try:
         decision = await asking.take(asked, _SAID[given.answer], checked(url))
     except Conflict as error:

@@ -45,21 +45,19 @@ async def put(delivery_id: str) -> Put | None:
 
 def _words(asked: Asked, rendition: str) -> str:
     due = f"{asked.due_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if asked.due_at else "at once"
-    rows = {
-        "connection": f"`{asked.ref}`",
-        "due": due,
-        "parts": str(asked.parts),
-        "files": f"{asked.media} ({rendition})" if asked.media else "none",
-        "post": f"`{asked.post_id}`",
-        "delivery": f"`{asked.delivery_id}`",
-        "content": f"`{asked.content_hash[:16]}`",
-    }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return (
-        f"May this be published?\n\n| | |\n|---|---|\n{table}\n\n"
-        f"Read it with `clickpost approve {asked.post_id} --show`; nothing of it is kept here."
-        " Whatever changes of its text, files or time asks anew."
-    )
+    parts = "1 part" if asked.parts == 1 else f"{asked.parts} parts"
+    files = f"{asked.media} ({rendition})" if asked.media else "none"
+    lines = [
+        "**May this be published?** Read it first, for nothing of it is kept here:"
+        f" `clickpost approve {asked.post_id} --show`",
+        "",
+        f"- connection: `{asked.ref}`",
+        f"- due: {due}",
+        f"- size: {parts}, files: {files}",
+        f"- post: `{asked.post_id}`, delivery: `{asked.delivery_id}`",
+        f"- content: `{asked.content_hash[:16]}`; whatever changes of text, files or time asks anew",
+    ]
+    return "\n".join(lines)
 
 
 async def ask(post_id: str) -> None:
