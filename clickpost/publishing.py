@@ -31,7 +31,7 @@ from clickpost.errors import (
 )
 from clickpost.policy.shape import PlatformPolicy
 
-#: What could not be prepared, or was looked for in vain, so often: somebody has to look.
+#: What could not be prepared so often: somebody has to look.
 MOST_ATTEMPTS = 6
 #: What has only failed for this long is given up: our own choice.
 DEADLINE = timedelta(hours=1)

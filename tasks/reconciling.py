@@ -18,6 +18,8 @@ from tasks.sending import Step, receipts_of
 
 log = logger("reconciling")
 
+#: A part that was sent so often, and looked for in vain each time, is for an operator.
+MOST_IN_VAIN = 6
 #: Once looks have failed for this long after the send, an operator is asked too; they go on.
 LOOK_ALONE = timedelta(hours=1)
 #: Seconds to the next look, where one failed; it grows with the time since the send.
@@ -104,8 +106,8 @@ async def _judged(
         case Receipt() | Pending():
             state = await house.store.adopt_found(seen, found, last=last)
             return Step(state, found.again_in if isinstance(found, Pending) else 0.0)
-        case Absence.NOT_THERE if seen.attempts >= publishing.MOST_ATTEMPTS:
-            reason = f"looked: it is not there, after {seen.attempts} attempts"
+        case Absence.NOT_THERE if (times := await _in_vain(house, seen)) >= MOST_IN_VAIN:
+            reason = f"looked: it is not there, after {times} sends"
             who = "an operator"
             await house.store.clear_unknown(seen, State.FAILED, reason=reason, who_acts=who)
             return Step(State.FAILED)
@@ -116,6 +118,17 @@ async def _judged(
             reason = f"{policy.title} cannot tell whether it is there; look at the account"
             await house.store.note_unknown(seen, reason=reason, who_acts="an operator")
             return Step(State.UNKNOWN, parked=True)
+
+
+async def _in_vain(house: House, seen: Delivery) -> int:
+    """Return how often this part was sent and got lost, since somebody asked to retry.
+
+    Tries that are known to have done nothing, and other parts of the thread, count elsewhere.
+    """
+    part = len(seen.receipts or [])
+    rows = await house.store.attempts_of(seen.id)
+    lately = rows[-seen.attempts :] if seen.attempts else []
+    return sum(row.part == part and row.verdict in (None, "unknown") for row in lately)
 
 
 async def _no_leave(

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from PIL import Image
+from sqlalchemy import update
+from sqlmodel import col
 
+from clickpost import ids
 from clickpost.asking import Answer, Question
 from clickpost.contract import Absence, Finds, Kind, MediaFile, Message, Receipt
 from clickpost.delivery import State
@@ -20,6 +23,7 @@ from clickpost.draft import MediaItem
 from clickpost.errors import Conflict, InvalidInput, Reauthorize, TokenExpired, Transient
 from clickpost.settings import Settings
 from clickpost.store import Started, Store
+from clickpost.store.tables import Attempt, Delivery
 from connectors.mastodon import Connector as Mastodon
 from tasks import answering, asking, preparing, reconciling, sending, taking_down
 from tests.desk import Desk, desk_at
@@ -87,6 +91,50 @@ async def test_an_absence_before_the_settle_time_proves_nothing(desk: Desk) -> N
     step = await reconciling.reconcile(delivery_id)
     assert step.state is State.UNKNOWN
     assert 5 < step.wait <= 10  # The policy says 10 s.
+
+
+async def _tried(desk: Desk, delivery_id: str, verdict: str | None, *parts: int) -> None:
+    """Let earlier tries of these parts have ended so."""
+    row = await desk.store.delivery(delivery_id)
+    async with desk.store.transaction() as session:
+        for number, part in enumerate(parts):
+            session.add(
+                Attempt(
+                    id=ids.new("try"),
+                    delivery_id=delivery_id,
+                    number=row.attempts - len(parts) + number - 10,
+                    part=part,
+                    intent={},
+                    started_at=(row.sent_at or row.updated_at) - timedelta(minutes=5),
+                    verdict=verdict,
+                    worker="w",
+                )
+            )
+        change = update(Delivery).where(col(Delivery.id) == delivery_id)
+        await session.execute(change.values(attempts=row.attempts + len(parts)))
+
+
+async def test_what_was_lost_again_and_again_is_for_an_operator(desk: Desk) -> None:
+    delivery_id = await desk.unknown("mastodon", "drop_before", fresh())
+    await _tried(desk, delivery_id, "unknown", *[0] * (reconciling.MOST_IN_VAIN - 1))
+    assert (await reconciling.reconcile(delivery_id)).state is State.FAILED
+    row = await desk.store.delivery(delivery_id)
+    assert (row.who_acts, row.reason) == (
+        "an operator",
+        "looked: it is not there, after 6 sends",
+    )
+
+
+@pytest.mark.parametrize(("verdict", "part"), [("transient", 0), ("live", 1), ("unknown", 1)])
+async def test_tries_that_did_nothing_and_other_parts_let_nobody_give_up_on_a_lost_send(
+    desk: Desk, verdict: str, part: int
+) -> None:
+    text = fresh()
+    delivery_id = await desk.unknown("mastodon", "drop_before", text)
+    await _tried(desk, delivery_id, verdict, *[part] * 20)
+    assert (await reconciling.reconcile(delivery_id)).state is State.READY
+    assert (await sending.send(delivery_id)).state is State.LIVE
+    assert await desk.there(text) == 1
 
 
 async def test_an_old_look_does_not_let_a_post_go_that_was_sent_again_since(
