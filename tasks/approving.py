@@ -55,7 +55,7 @@ def _words(asked: Asked, rendition: str) -> str:
         f"- due: {due}",
         f"- size: {parts}, files: {files}",
         f"- post: `{asked.post_id}`, delivery: `{asked.delivery_id}`",
-        f"- content: `{asked.content_hash[:16]}`; whatever changes of text, files or time asks anew",
+        f"- content: `{asked.content_hash[:16]}`; a change of text, files or time asks anew",
     ]
     return "\n".join(lines)
 
