@@ -1,4 +1,4 @@
-"""`clickpost policy check | schema`: what is wrong with policy files, and schemas for editors."""
+"""`clickpost policy check | diff | apply | schema`: policy files, and Prefect as they want it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-import connectors
-from cli import _house
-from cli._output import DONE, WRONG_INPUT, AsJson, guarded, out, show_json
+from cli import _agreeing, _house
+from cli._output import DONE, FAILED, WRONG_INPUT, AsJson, guarded, out, show_json
 from clickpost.errors import InvalidInput
-from clickpost.policy import keeping
-from clickpost.policy.load import Problem, Report, joined
-from clickpost.policy.load import check as look
+from clickpost.policy.load import Problem, Report
 from clickpost.policy.schema import write_schemas
-from clickpost.store import schema
 
-app = typer.Typer(no_args_is_help=True, help="Check policy files; write their schemas.")
+app = typer.Typer(
+    no_args_is_help=True, help="Check policy files, and make Prefect agree with them."
+)
 
 
 @app.command()
@@ -36,9 +34,7 @@ def check(
     """
     given = _house.settings()
     place = place or given.policies
-    report = look(place, code=connectors.capabilities())
-    if place.exists():
-        report = joined(report, keeping.check(place, schema.at_hand(given)))
+    report = _agreeing.looked(given, place)
     if as_json:
         show_json(asdict(report))
     else:
@@ -72,6 +68,39 @@ def _say(problem: Problem, word: str, colour: str) -> None:
 
 def _counted(number: int, word: str) -> str:
     return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
+
+
+@app.command()
+@guarded
+def diff(
+    exit_code: bool = typer.Option(
+        False, "--exit-code", help="End with 1 where anything would change, for scripts."
+    ),
+    as_json: bool = AsJson,
+) -> None:
+    """Show what `apply` would add, change and remove in Prefect; nothing is touched."""
+    plan = _agreeing.planned(_house.settings())
+    _agreeing.show(plan, as_json=as_json)
+    raise typer.Exit(FAILED if exit_code and plan.changes else DONE)
+
+
+@app.command()
+@guarded
+def apply(
+    watch: bool = typer.Option(
+        False, "--watch", help="Stay, and apply again whenever a file changes; for development."
+    ),
+    as_json: bool = AsJson,
+) -> None:
+    """Make Prefect agree with the triggers; a second time nothing changes.
+
+    Refuses, and touches nothing, while any policy file is wrong. Removes only what it made itself.
+    """
+    given = _house.settings()
+    if watch:
+        _agreeing.watch(given)
+        return
+    _agreeing.show(_agreeing.applied(given), as_json=as_json, done=True)
 
 
 @app.command("schema")

@@ -30,11 +30,15 @@ class Event(StrEnum):
     PAUSED = "connection.paused"
     REVOKED = "connection.revoked"
     GUARD = "guard.tripped"
+    ALERT = "trigger.alert"
+    LIVE = "post.live"
     TEST = "channel.test"
 
 
+#: What nobody has to be told: it is an event in Prefect only, for triggers.
+UNTOLD = (Event.LIVE,)
 #: What an author of channels may choose from; a test goes to its one channel only.
-EVENTS = tuple(event for event in Event if event is not Event.TEST)
+EVENTS = tuple(event for event in Event if event not in (Event.TEST, *UNTOLD))
 
 _OF_STATE = {
     State.FAILED: Event.FAILED,
@@ -43,6 +47,7 @@ _OF_STATE = {
     State.UNKNOWN: Event.UNKNOWN,
     State.GONE: Event.GONE,
     State.AWAITING_APPROVAL: Event.AWAITING_APPROVAL,
+    State.LIVE: Event.LIVE,
 }
 
 _SAYS = {
@@ -58,6 +63,8 @@ _SAYS = {
     Event.PAUSED: "is paused: nothing is sent through it",
     Event.REVOKED: "is revoked: nothing is sent through it",
     Event.GUARD: "a guard stopped a run",
+    Event.ALERT: "asks for your attention",
+    Event.LIVE: "is live",
     Event.TEST: "a test: this channel works",
 }
 
@@ -92,7 +99,7 @@ class Said:
 
 
 def event_of(state: State, who_acts: str | None) -> Event | None:
-    """Return what a delivery's state has to tell; None where nobody needs to act.
+    """Return what a delivery's state has to tell; None where there is nothing to tell.
 
     An unknown outcome is told only once a look could not settle it.
     """
@@ -162,8 +169,10 @@ def commands(said: Said) -> list[str]:
             return [f"clickpost approve {post_id}"]
         case Event.NOT_REMOVED:
             return [f"clickpost posts takedown {post_id}"]
-        case Event.STUCK | Event.GUARD:
+        case Event.STUCK | Event.GUARD | Event.ALERT:
             return ["clickpost status"]
+        case Event.LIVE:
+            return [f"clickpost posts show {post_id}"]
         case Event.PAUSED | Event.REVOKED:
             return [connect]
         case Event.TEST:

@@ -29,6 +29,7 @@ from flows.publish_due import publish_due
 from flows.reconcile import reconcile_deliveries
 from flows.sweep import sweep_deliveries
 from flows.tell import tell
+from flows.triggers import alert, fire
 
 POOL = runs.POOL
 
@@ -77,7 +78,6 @@ DEPLOYMENTS = (
         "flows.reconcile.reconcile_deliveries",
         "**Look for every post whose outcome got lost**: it is there, or is sent once more, or an"
         " operator is asked. Without a delivery it takes all of them.",
-        every=timedelta(minutes=1),
         tags=("sweep",),
     ),
     Spec(
@@ -95,18 +95,30 @@ DEPLOYMENTS = (
         tags=("question",),
     ),
     Spec(
+        fire,
+        "flows.triggers.fire",
+        "**Start what a trigger asks for**, unless its quiet hours or its `at_most` are against it."
+        " Runs are made by triggers; `clickpost policy apply` makes a deployment for each.",
+        tags=("trigger",),
+    ),
+    Spec(
+        alert,
+        "flows.triggers.alert",
+        "**Tell people that a trigger wants their attention**, through the channels of `clickpost"
+        " notify`. Meant as the `run` of a trigger.",
+        tags=("telling",),
+    ),
+    Spec(
         plan_ahead,
         "flows.plan.plan_ahead",
         "**Make what comes next**: the next posts of each series, preparations that would be stale"
         " at their moment, approvals that nobody asked for yet.",
-        every=timedelta(minutes=2),
         tags=("scheduled",),
     ),
     Spec(
         sweep_deliveries,
         "flows.sweep.sweep_deliveries",
         "**Find what is stuck and move it on**: lost leases, unknown outcomes, overdue deliveries.",
-        every=timedelta(minutes=1),
         tags=("sweep",),
     ),
     Spec(
@@ -114,7 +126,6 @@ DEPLOYMENTS = (
         "flows.tell.tell",
         "**Tell people what they have to know**: events to Prefect, and e-mail, webhooks and chat"
         " as `clickpost notify` says. What is not taken is tried again for a day.",
-        every=timedelta(minutes=1),
         tags=("telling",),
     ),
     Spec(
@@ -122,7 +133,6 @@ DEPLOYMENTS = (
         "flows.drift.check_drift",
         "**Look whether live posts are still there**, an hour, a day, a week and a month after."
         " What vanished outside is `gone`, what was changed gets a note.",
-        every=timedelta(minutes=10),
         tags=("sweep",),
     ),
 )

@@ -201,10 +201,10 @@ class Stack:
             self.processes.stop(name)
 
     def _register(self) -> None:
-        """Make Prefect know pool and deployments, in a process of its own with its settings."""
+        """Make Prefect know pool, deployments and triggers, in a process with its settings."""
         done = subprocess.run(
-            [PYTHON, "-m", "deployments.registry"],
-            env={**os.environ, **self._prefect_client(), **self._ours()},
+            [PYTHON, "-m", "deployments.agreeing"],
+            env={**os.environ, **self.prefect_client(), **self._ours()},
             cwd=PROJECT,
             capture_output=True,
             text=True,
@@ -227,7 +227,7 @@ class Stack:
                 said[f"CLICKPOST_{name.upper()}"] = secret.get_secret_value()
         return said | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
 
-    def _prefect_client(self) -> dict[str, str]:
+    def prefect_client(self) -> dict[str, str]:
         """Return what a client of the Prefect server needs to know."""
         said = {
             "PREFECT_API_URL": runs.api_url(self.settings),
@@ -246,7 +246,7 @@ class Stack:
         port = self.settings.prefect_port
         host = self.settings.host
         environment = (
-            self._prefect_client()
+            self.prefect_client()
             | self._ours()
             | {
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -266,7 +266,7 @@ class Stack:
 
     def _worker(self) -> Part:
         command = (PYTHON, "-m", "deployments.worker")
-        environment = self._ours() | self._prefect_client()
+        environment = self._ours() | self.prefect_client()
         return Part("worker", command, 0, "", None, environment)
 
     def _gateway(self) -> Part:

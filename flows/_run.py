@@ -28,6 +28,7 @@ from tasks import (
     reporting,
     sending,
     taking_down,
+    telling,
 )
 from tasks.sending import Step
 
@@ -103,6 +104,14 @@ async def report(post_id: str) -> None:
         await approving.ask(post_id)
     except Exception as error:
         log.warning("no report", post_id=post_id, error=type(error).__name__)
+
+
+async def wake() -> None:
+    """Emit and tell what just happened; what cannot be told now, `tell` tells later."""
+    try:
+        await telling.wake()
+    except Exception as error:
+        log.warning("not told now", error=type(error).__name__)
 
 
 async def when_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: PrefectState[Any]) -> None:

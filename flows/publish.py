@@ -50,6 +50,7 @@ async def publish(post: PostChoice) -> PrefectState[Any]:
     rows = await reporting.rows(post.post_id)
     steps = await _run.side_by_side(_run.deliver(row) for row in rows)
     await _run.report(post.post_id)
+    await _run.wake()
     return _run.ended(steps)
 
 
@@ -89,6 +90,7 @@ async def takedown(post: PostChoice) -> PrefectState[Any]:
     rows = await taking_down.ask(post.post_id)
     steps = await _run.side_by_side(_taken(row) for row in rows)
     await _run.report(post.post_id)
+    await _run.wake()
     return _run.taken(steps)
 
 

@@ -48,6 +48,7 @@ async def publish_due(moment: Moment) -> PrefectState[Any]:
     steps = await _run.side_by_side(_one(row, gate) for row in rows)
     posts = sorted({row.post_id for row in rows})
     await _run.side_by_side(_reported(post_id, gate) for post_id in posts)
+    await _run.wake()
     return _run.ended(steps)
 
 

@@ -27,6 +27,7 @@ async def reconcile_deliveries(delivery: DeliveryChoice | None = None) -> Prefec
     open_ = await asking.tidy()
     for post_id in sorted({row.post_id for row in rows}):
         await _run.report(post_id)
+    await _run.wake()
     if not rows and not open_:
         return Completed(message="nothing was unknown")
     return _run.reconciled(steps, open_)

@@ -56,8 +56,12 @@ async def work() -> Worked:
 
 
 async def wake() -> bool:
-    """Start a run that tells, where something waits for it; say whether it did."""
+    """Emit what Prefect has not heard; start a run that tells people, where something waits for it.
+
+    Say whether it did.
+    """
     house = await _wiring.house()
+    await _emitted(house)
     moment = datetime.now(UTC)
     if not await house.store.anything_to_tell(moment):
         return False

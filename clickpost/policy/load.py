@@ -29,6 +29,7 @@ __all__ = [
     "Report",
     "Source",
     "check",
+    "faults_in",
     "joined",
     "load_platforms",
     "narrowed",
@@ -43,8 +44,8 @@ __all__ = [
     "validated",
 ]
 
-#: Folders of policies that `clickpost.policy.keeping` reads; all others hold platforms.
-OTHERS = ("data_map", "retention")
+#: Folders that `clickpost.policy.keeping` and `.triggering` read; all others hold platforms.
+OTHERS = ("data_map", "retention", "triggers")
 
 #: What the connectors' code can do, by platform; compared with what the policies say.
 Code = Mapping[str, AbstractSet[str]]
@@ -88,17 +89,33 @@ def validated(source: Source, model: type[Model]) -> Model | list[Problem]:
     try:
         made = model.model_validate(source.data)
     except ValidationError as error:
-        problems |= {_problem(source, model, one) for one in error.errors(include_url=False)}
-        return sorted(problems)
+        return sorted(problems | set(_problems(source, model, error, ())))
     return sorted(problems) or made
 
 
-def _problem(source: Source, model: type[BaseModel], detail: ErrorDetails) -> Problem:
-    path = tuple(step for step in detail["loc"] if not _is_tag(step))
-    parent = _model_at(model, path[:-1])
-    names = _names(parent)
+def faults_in(
+    source: Source, model: type[BaseModel], value: Any, under: Path_
+) -> Iterator[Problem]:
+    """Yield what is wrong with `value`, which stands at `under`, as a `model`."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        yield from _problems(source, model, error, under)
+
+
+def _problems(
+    source: Source, model: type[BaseModel], error: ValidationError, under: Path_
+) -> Iterator[Problem]:
+    for one in error.errors(include_url=False):
+        yield _problem(source, model, one, under)
+
+
+def _problem(source: Source, model: type[BaseModel], detail: ErrorDetails, under: Path_) -> Problem:
+    inside = tuple(step for step in detail["loc"] if not _is_tag(step))
+    path = (*under, *inside)
+    names = _names(_models_at(model, inside[:-1]))
     key = str(path[-1]) if path else ""
-    meaning = names.get(key) or _meaning_above(model, path)
+    meaning = names.get(key) or _meaning_above(model, inside)
     match detail["type"]:
         case "extra_forbidden":
             near = nearest(key, names)
@@ -172,24 +189,23 @@ def _meaning_above(model: type[BaseModel], path: Path_) -> str:
     """Return what the nearest documented key above `path` means, for items of lists."""
     while path and isinstance(path[-1], int):
         path = path[:-1]
-    return _names(_model_at(model, path[:-1])).get(str(path[-1]), "") if path else ""
+    return _names(_models_at(model, path[:-1])).get(str(path[-1]), "") if path else ""
 
 
-def _names(model: type[BaseModel] | None) -> dict[str, str]:
-    if model is None:
-        return {}
+def _names(models: Iterable[type[BaseModel]]) -> dict[str, str]:
     return {
         (one.alias or name): (one.description or "").rstrip(".")
+        for model in models
         for name, one in model.model_fields.items()
     }
 
 
-def _model_at(model: type[BaseModel], path: Path_) -> type[BaseModel] | None:
-    """Return the model whose keys stand at `path`."""
+def _models_at(model: type[BaseModel], path: Path_) -> list[type[BaseModel]]:
+    """Return the models whose keys may stand at `path`."""
     shapes: list[Any] = [model]
     for step in path:
         shapes = [found for shape in shapes for found in _inside(shape, step)]
-    return next((one for shape in shapes for one in _plain(shape) if _is_model(one)), None)
+    return [one for shape in shapes for one in _plain(shape) if _is_model(one)]
 
 
 def _inside(shape: Any, step: str | int) -> Iterator[Any]:

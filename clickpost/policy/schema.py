@@ -10,12 +10,14 @@ from pydantic import BaseModel
 from clickpost.draft import PostFile
 from clickpost.policy.privacy import DataMap, Retention
 from clickpost.policy.shape import PlatformPolicy
+from clickpost.policy.triggers import Trigger
 
 SHAPES: dict[str, type[BaseModel]] = {
     "platform": PlatformPolicy,
     "post": PostFile,
     "data_map": DataMap,
     "retention": Retention,
+    "trigger": Trigger,
 }
 
 

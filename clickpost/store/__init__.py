@@ -16,6 +16,7 @@ from clickpost.store.posts import Created, NewPost, Posts
 from clickpost.store.series import Repeating
 from clickpost.store.slots import QueueSlots
 from clickpost.store.takedowns import Takedowns
+from clickpost.store.triggers import Turns
 from clickpost.store.unknowns import Unknowns
 from clickpost.store.vault import Vault
 from clickpost.store.watching import Watching
@@ -48,6 +49,7 @@ class Store(
     Notices,
     Drifting,
     Takedowns,
+    Turns,
     Watching,
     Ledger,
 ):

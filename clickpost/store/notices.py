@@ -17,7 +17,7 @@ from clickpost.errors import InvalidInput
 from clickpost.store._base import Base, append, now
 from clickpost.store.tables import Channel, Connection, Delivery, Notice, Post, Telling, Workspace
 from clickpost.store.vault import Sealed
-from clickpost.telling import GIVE_UP_AFTER, Event, Happening, Said, event_of
+from clickpost.telling import GIVE_UP_AFTER, UNTOLD, Event, Happening, Said, event_of
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ async def write(session: Any, workspace_id: str, what: Happening) -> str | None:
     made: str | None = await session.scalar(
         insert(Notice).values(values).on_conflict_do_nothing().returning(col(Notice.id))
     )
-    if made is None:
-        return None
+    if made is None or what.event in UNTOLD:
+        return made
     wants = or_(
         Channel.events == literal([], JSONB),  # type: ignore[arg-type]
         col(Channel.events).op("@>")(literal([what.event.value], JSONB)),
@@ -100,7 +100,8 @@ async def about_delivery(
         .where(Connection.id == row.connection_id, Post.id == row.post_id)
     )
     connection, run_id = (await session.execute(query)).one()
-    since = row.sent_at if event is Event.UNKNOWN and row.sent_at else row.updated_at
+    moments = {Event.UNKNOWN: row.sent_at, Event.LIVE: row.live_at}
+    since = moments.get(event) or row.updated_at
     facts = {
         "where": connection.ref,
         "state": row.state.value,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 import connectors
@@ -59,6 +60,26 @@ def test_a_script_reads_the_same_as_json(broken: Path) -> None:
         "meaning": "Most units of `count`; null for no limit",
         "hint": "limit",
     }
+
+
+@pytest.mark.parametrize("command", ["diff", "apply"])
+def test_nothing_is_applied_while_any_policy_is_wrong(
+    broken: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLICKPOST_POLICIES", str(broken))
+    done = runner.invoke(app, ["policy", command])
+    assert done.exit_code == 2
+    assert "policies/platforms/parrot.yaml:9:3: text.limt: unknown key" in done.output
+
+
+def test_a_prefect_that_is_away_is_said_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLICKPOST_HOME", str(tmp_path))
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        done = runner.invoke(app, ["policy", "diff", "--json"])
+    assert done.exit_code == 1
+    assert "Run: clickpost up" in json.loads(done.stdout)["error"]
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])

@@ -59,7 +59,7 @@ async def all_tellings(store: Store) -> list[Telling]:
 
 
 def test_the_states_that_need_somebody_are_those_that_are_told() -> None:
-    assert {state for state in State if event_of(state, "an operator")} == TOLD
+    assert {state for state in State if event_of(state, "an operator")} == {*TOLD, State.LIVE}
     assert event_of(State.UNKNOWN, "nobody yet") is None
 
 
@@ -97,6 +97,17 @@ async def test_the_verdict_of_a_send_is_told_too(store: Store) -> None:
     found = await all_notices(store)
     assert [(one.event, one.facts["state"]) for one in found] == [("post.failed", "failed")]
     assert found[0].facts["who_acts"] == "the writer"
+
+
+async def test_what_is_live_is_an_event_that_no_channel_tells(store: Store) -> None:
+    delivery_id = await posted(store)
+    await channel(store)
+    await forced(store, delivery_id, State.PROCESSING)
+    await store.move(delivery_id, State.PROCESSING, State.LIVE)
+    assert [one.event for one in await all_notices(store)] == [Event.LIVE]
+    assert await all_tellings(store) == []
+    async with store.unemitted(10) as waiting:
+        assert [one.subject for one in waiting] == [delivery_id]
 
 
 #: Functions that set a delivery's state by themselves and have nobody to tell, and why.

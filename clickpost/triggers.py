@@ -1,0 +1,116 @@
+"""Decides whether a trigger may start its run now, later or not at all, and about which ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+HOUR = timedelta(hours=1)
+
+#: Where an id of the event may stand in `with`, and an id of each kind to check the form with.
+SOURCES: Mapping[str, str] = {
+    "event.post_id": "post_0",
+    "event.delivery_id": "dlv_0",
+    "event.connection_id": "conn_0",
+    "event.flow_run_id": "00000000-0000-0000-0000-000000000000",
+}
+_RESOURCE = re.compile(r"(?:clickpost\.(post|delivery|connection)|prefect\.(flow-run))\.([\w-]+)")
+
+
+@dataclass(frozen=True)
+class QuietHours:
+    """From when to when nothing is started, by the wall clock of a zone; `then` waits or skips."""
+
+    begin: time
+    end: time
+    zone: ZoneInfo
+    waits: bool
+
+
+@dataclass(frozen=True)
+class Start:
+    """The run starts at this moment."""
+
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Skip:
+    """The run does not start, for this reason."""
+
+    reason: str
+
+
+def judge(
+    now: datetime, quiet: QuietHours | None, at_most: int | None, runs: Sequence[datetime]
+) -> Start | Skip:
+    """Say when the next run starts; `runs` are the moments of those that started, or will."""
+    at = now if quiet is None else after(quiet, now)
+    if quiet is not None and at != now and not quiet.waits:
+        return Skip(f"quiet hours until {at.astimezone(quiet.zone):%H:%M} {quiet.zone.key}")
+    if at_most is not None and not fits(at_most, runs, at):
+        return Skip(f"{at_most} within the hour already")
+    return Start(at)
+
+
+def after(quiet: QuietHours, now: datetime) -> datetime:
+    """Return `now`, or the end of the quiet hours that it falls into.
+
+    An end that a change of the clocks leaves out comes later by what was left out.
+    """
+    local = now.astimezone(quiet.zone)
+    clock = local.time().replace(fold=0)
+    over_midnight = quiet.begin > quiet.end
+    late = over_midnight and clock >= quiet.begin
+    inside = late or (clock < quiet.end if over_midnight else quiet.begin <= clock < quiet.end)
+    if not inside:
+        return now
+    day = local.date() + timedelta(days=1 if late else 0)
+    # Through UTC: a wall-clock time that does not exist becomes one that does.
+    return datetime.combine(day, quiet.end, quiet.zone).astimezone(UTC)
+
+
+def fits(at_most: int, runs: Sequence[datetime], at: datetime) -> bool:
+    """Say whether with one more at `at` no hour holds more than `at_most`."""
+    near = sorted([*(one for one in runs if abs(one - at) < HOUR), at])
+    return all(
+        sum(first <= one < first + HOUR for one in near) <= at_most
+        for first in near
+        if first <= at < first + HOUR
+    )
+
+
+def ids_of(resources: Sequence[str]) -> dict[str, str]:
+    """Return the ids in the names of an event's resources, by what `with` calls them."""
+    found: dict[str, str] = {}
+    for resource in resources:
+        if match := _RESOURCE.fullmatch(resource):
+            kind = (match[1] or match[2]).replace("-", "_")
+            found.setdefault(f"event.{kind}_id", match[3])
+    return found
+
+
+def sources_in(value: Any) -> set[str]:
+    """Return the ids of the event that parameters ask for."""
+    if isinstance(value, str):
+        return {value} if value.startswith("event.") else set()
+    inner = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | list):
+        return set()
+    return {source for one in inner for source in sources_in(one)}
+
+
+def filled(value: Any, ids: Mapping[str, str]) -> Any:
+    """Return parameters with the event's ids in their places; raise KeyError where one lacks."""
+    match value:
+        case str() if value.startswith("event."):
+            return ids[value]
+        case Mapping():
+            return {key: filled(one, ids) for key, one in value.items()}
+        case list():
+            return [filled(one, ids) for one in value]
+    return value
