@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from cli import approving, audit, bench, connections, notify, policy, posts, sandbox, series, stack
+from cli import (
+    approving,
+    audit,
+    bench,
+    connections,
+    notify,
+    policy,
+    posts,
+    privacy,
+    sandbox,
+    series,
+    stack,
+)
 
 app = typer.Typer(
     name="clickpost",
@@ -22,6 +34,7 @@ app.add_typer(series.app, name="series")
 app.add_typer(policy.app, name="policy")
 app.add_typer(notify.app, name="notify")
 app.add_typer(audit.app, name="audit")
+app.add_typer(privacy.app, name="privacy")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(bench.app, name="bench")
 

@@ -26,6 +26,7 @@ from flows.drift import check_drift
 from flows.plan import plan_ahead
 from flows.publish import prepare, publish, takedown
 from flows.publish_due import publish_due
+from flows.purge_retention import purge_retention
 from flows.reconcile import reconcile_deliveries
 from flows.sweep import sweep_deliveries
 from flows.tell import tell
@@ -134,6 +135,13 @@ DEPLOYMENTS = (
         "**Look whether live posts are still there**, an hour, a day, a week and a month after."
         " What vanished outside is `gone`, what was changed gets a note.",
         tags=("sweep",),
+    ),
+    Spec(
+        purge_retention,
+        "flows.purge_retention.purge_retention",
+        "**Purge what has expired**, as `policies/retention` says: each policy counts only, until"
+        " it says `mode: apply`. The report is the artifact `retention`.",
+        tags=("privacy",),
     ),
 )
 

@@ -16,7 +16,10 @@ from pathlib import Path
 import psutil
 
 from clickpost.errors import Unavailable
+from clickpost.policy import keeping
+from clickpost.policy.load import BrokenPolicies
 from clickpost.settings import PROJECT, Settings
+from clickpost.store import schema
 from clickpost.store.database import migrate
 from deployments import prefect_database, runs
 from deployments.postgres import Postgres
@@ -139,6 +142,7 @@ class Stack:
             started.append(part.name)
             waiting.append((part, self.processes.start(part)))
         migrate(url)
+        refuse_unmapped(self.settings)
         for part, process in waiting:
             self.processes.wait(part, process, lambda: say(f"waiting for {part.name}"))  # noqa: B023
         worker = self._worker()
@@ -324,6 +328,12 @@ class Stack:
                     waited = True
                     time.sleep(0.2)
             yield
+
+
+def refuse_unmapped(settings: Settings) -> None:
+    """Raise BrokenPolicies, naming each, where a column is in no data map or a map in no table."""
+    if wrong := keeping.disagreements(keeping.load(settings.policies), schema.at_hand(settings)):
+        raise BrokenPolicies(tuple(wrong))
 
 
 def _changed_at(names: tuple[str, ...]) -> float:

@@ -55,6 +55,9 @@ def check(place: Path, schema: Schema | None, today: date | None = None) -> Repo
 def disagreements(keeping: Keeping, schema: Schema) -> list[Problem]:
     """Return where maps, policies and tables disagree, each naming its column."""
     found = []
+    if not keeping.tables.tables:
+        said = "there is no data map in the folder of policies; copy policies/data_map into it"
+        return [Problem("data_map", 1, 1, "", said)]
     for gap in datamap.gaps(keeping.tables.tables, schema):
         source = keeping.sources.get(f"table {gap.place.split('.')[0]}")
         if source is None:

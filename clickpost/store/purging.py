@@ -30,6 +30,7 @@ from clickpost.policy.privacy import TableMap
 from clickpost.retention import Clock, Fate, Tally
 from clickpost.store._base import Base, append, now
 from clickpost.store.expiring import Compiled
+from clickpost.store.holds import HOLDS
 from clickpost.store.schema import in_database, json_keys
 from clickpost.store.tables import DoomedFile, PurgeBatch, PurgeRun
 from clickpost.store.treatments import quoted
@@ -187,6 +188,9 @@ class Purging(Base):
             with attempt:
                 async with self.transaction() as session:
                     await session.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+                    await session.execute(
+                        text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": HOLDS}
+                    )
                     row = (await session.execute(statement, given)).one()
                     if row.after is None:
                         return None
