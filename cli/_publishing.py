@@ -15,11 +15,13 @@ from rich.live import Live
 from rich.table import Table
 
 from cli._output import DONE, FAILED, err
+from clickpost import repeats
 from clickpost.delivery import SETTLED, State
 from clickpost.errors import Unavailable
-from clickpost.repeats import Said
 from clickpost.settings import Settings
 from clickpost.store import DeliveryLine, Store
+from clickpost.store.series import PAUSED as SERIES_PAUSED
+from clickpost.telling import Said, commands, event_of
 from deployments import runs
 from tasks.repeating import HEAD_START
 
@@ -34,9 +36,9 @@ _COLOURS = {
 }
 
 
-def note(repeats: Sequence[Said]) -> None:
+def note(found: Sequence[repeats.Said]) -> None:
     """Tell which accounts got the same lately."""
-    for said in repeats:
+    for said in found:
         err.print(f"[yellow]note:[/] {said}; say so with --again")
 
 
@@ -205,8 +207,20 @@ def shown(lines: list[DeliveryLine]) -> Group:
         if line.reason:
             who = f" → {line.who_acts}" if line.who_acts and line.who_acts != "nobody" else ""
             below.append(f"[{colour}]{line.ref}: {_plain(line.reason)}{who}[/]")
+            below += [f"[dim]  next: {command}[/]" for command in _next(line)]
         below += [f"[dim]{line.ref}: {_plain(note)}[/]" for note in line.notes]
     return Group(table, *below)
+
+
+def _next(line: DeliveryLine) -> list[str]:
+    """Return the commands with which whoever acts goes on, as a notice names them."""
+    event = event_of(line.state, line.who_acts)
+    paused = line.state is State.HELD and line.reason == SERIES_PAUSED
+    if event is None or paused:
+        return ["clickpost series list"] if paused else []
+    facts = {"where": line.ref, "post_id": line.post_id, "who_acts": line.who_acts}
+    said = Said("", event, line.id, facts, line.updated_at)
+    return [one for one in commands(said) if " posts show " not in one]
 
 
 def _plain(text: str) -> str:

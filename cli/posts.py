@@ -217,7 +217,7 @@ def list_posts(
     if as_json:
         show_json(rows)
         return
-    table = Table("post", "made", "due", "deliveries", box=None, header_style="dim")
+    table = Table("post", "made (UTC)", "due (UTC)", "deliveries", box=None, header_style="dim")
     for row in rows:
         table.add_row(row["post"], row["created_at"], row["due_at"] or "at once", row["states"])
     out.print(table if rows else "no posts yet")
