@@ -9,6 +9,7 @@ from cli import (
     audit,
     bench,
     connections,
+    hooks,
     notify,
     policy,
     posts,
@@ -33,6 +34,7 @@ approving.add_to(app)
 app.add_typer(series.app, name="series")
 app.add_typer(policy.app, name="policy")
 app.add_typer(notify.app, name="notify")
+app.add_typer(hooks.app, name="hooks")
 app.add_typer(audit.app, name="audit")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(sandbox.app, name="sandbox")

@@ -57,6 +57,20 @@ def host_of(url: str) -> str:
     return host
 
 
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches what listens on `host`."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def from_here(host: str) -> str:
+    """Return how this machine reaches what listens on `host`, as a part of a URL."""
+    here = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host)  # noqa: S104
+    return f"[{here}]" if ":" in here and not here.startswith("[") else here
+
+
 def permitted(host: str, addresses: Iterable[str], allowed: Allowed) -> list[str]:
     """Return the addresses that may be called: all of them, or none.
 

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clickpost.errors import InvalidInput
-from clickpost.reach import Allowed
+from clickpost.reach import Allowed, from_here, is_loopback
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +44,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("PREFECT_API_URL", "CLICKPOST_PREFECT_API_URL"),
         description="An existing Prefect server, instead of the embedded one.",
     )
+    prefect_auth: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("PREFECT_API_AUTH_STRING", "CLICKPOST_PREFECT_AUTH"),
+        description="`user:password` for Prefect's UI and API: ours asks for it, an existing one"
+        " is told it.",
+    )
     policies: Path = Field(PROJECT / "policies", description="The folder of policy files.")
     host: str = Field("127.0.0.1", description="Address that our servers listen on.")
     prefect_port: int = Field(4200, description="Port of the Prefect server and its UI.")
@@ -72,6 +78,11 @@ class Settings(BaseSettings):
     smtp_from: str | None = Field(
         None, description="The address that notices come from, e.g. clickpost@example.com."
     )
+    metrics_token: SecretStr | None = Field(
+        None,
+        description="Who brings it as `Bearer` reads `/metrics`; without one only this machine,"
+        " and nobody where `CLICKPOST_PUBLIC_URL` is set.",
+    )
     receivers: str = Field(
         "",
         description="Private networks and hosts that our webhooks may call all the same,"
@@ -99,13 +110,18 @@ class Settings(BaseSettings):
     @cached_property
     def gateway_url(self) -> str:
         """Where the gateway is reached from outside (or on this machine)."""
-        return (self.public_url or f"http://{self.host}:{self.gateway_port}").rstrip("/")
+        return (self.public_url or f"http://{from_here(self.host)}:{self.gateway_port}").rstrip("/")
 
     @cached_property
     def prefect_api(self) -> str:
         """Where Prefect's API is."""
-        url = self.prefect_api_url or f"http://{self.host}:{self.prefect_port}/api"
+        url = self.prefect_api_url or f"http://{from_here(self.host)}:{self.prefect_port}/api"
         return url.rstrip("/")
+
+    @property
+    def is_public(self) -> bool:
+        """Whether others than this machine may reach our servers, or a proxy lets them."""
+        return self.public_url is not None or not is_loopback(self.host)
 
     @cached_property
     def prefect_ui(self) -> str:

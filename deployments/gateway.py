@@ -1,74 +1,196 @@
-"""The gateway: serves signed renditions to platforms that pull, and says whether it is well."""
+"""The gateway: media for platforms that pull, webhooks in, and whether the house is well.
+
+It has no page, no redirect and no list: what is not named right is a 404 like any other.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from time import monotonic
 
 import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from clickpost import logs, signing
+from clickpost import hooks, logs, signing
 from clickpost.settings import Settings
 from clickpost.store import Store
+from deployments import health
+from deployments._guard import HEADERS, FairShares, PatientOnce, SafeHeaders, SmallBodies
+from deployments.health import Part
+from deployments.hooks import Hooks
+from deployments.metrics import Counters, Metrics
 
-GONE = Response("Not found.\n", status_code=404, media_type="text/plain")
+#: Seconds for which an answer about the house's health holds, however many ask.
+_FRESH_FOR = 2.0
+#: Seconds after which an answer that we still work on is given up; files take their time.
+_PATIENCE = 30.0
+#: Connections beyond so many are told to come again.
+_MOST_AT_ONCE = 500
 
-
-async def media(request: Request) -> Response:
-    """Serve one rendition (ranges too) to whoever holds a link of ours that still lives."""
-    name = PurePosixPath(request.path_params["name"])
-    known = signing.may_fetch(
-        request.app.state.vault.derived("media-links"),
-        request.path_params["rendition_id"],
-        request.path_params["expires"],
-        name.stem,
-        datetime.now(UTC),
-    )
-    if not known:
-        return GONE
-    store: Store = request.app.state.store
-    found = await store.rendition(request.path_params["rendition_id"])
-    if found is None or not Path(found.stored_at).is_file():
-        return GONE
-    headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
-    return FileResponse(found.stored_at, media_type=found.mime, headers=headers)
+Handler = Callable[[Request], Awaitable[Response]]
 
 
-async def healthz(request: Request) -> Response:
-    """Answer 200 only while the database answers us."""
-    try:
-        await request.app.state.store.ping()
-    except Exception as error:
-        return JSONResponse({"ok": False, "database": type(error).__name__}, status_code=503)
-    return JSONResponse({"ok": True, "database": "ok"})
+def _gone(request: Request, error: Exception | None = None) -> Response:
+    return PlainTextResponse("Not found.\n", 404)
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    return PlainTextResponse("Something broke; it is in the gateway's log.\n", 500, HEADERS)
+
+
+class Desk:
+    """What answers: one for each application, opened with it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self._asking = asyncio.Lock()
+        self._known: tuple[float, list[Part]] = (-_FRESH_FOR, [])
+
+    @asynccontextmanager
+    async def opened(self, app: Starlette) -> AsyncIterator[None]:
+        """Hold the store and Prefect's client open, and hand webhooks on meanwhile."""
+        async with health.prefect_client(self.settings) as prefect:
+            self.store = await Store.of(self.settings)
+            self.prefect = prefect
+            self.hooks = Hooks(self.store, prefect, self.counters)
+            self.metrics = Metrics(self.settings, self.store, prefect, self.counters)
+            handing = asyncio.create_task(self.hooks.hand_on())
+            try:
+                yield
+            finally:
+                handing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await handing
+                await self.store.close()
+
+    def routes(self) -> list[Route]:
+        """Return all that there is."""
+        return [
+            self._route("/media/{rendition_id}/{expires}/{name}", self.media, "GET", None),
+            self._route("/hooks/{name}", self.hook, "POST"),
+            self._route("/livez", self.livez),
+            self._route("/healthz", self.healthz),
+            self._route("/metrics", self.tell_metrics),
+        ]
+
+    def _route(
+        self, path: str, handler: Handler, method: str = "GET", patience: float | None = _PATIENCE
+    ) -> Route:
+        async def within(request: Request) -> Response:
+            name = path.split("/")[1]
+            try:
+                async with asyncio.timeout(patience):
+                    answer = await handler(request)
+            except TimeoutError:
+                answer = PlainTextResponse("Come again.\n", 503, {"Retry-After": "10"})
+            self.counters.answers.labels(name, str(answer.status_code)).inc()
+            return answer
+
+        return Route(path, within, methods=[method])
+
+    async def media(self, request: Request) -> Response:
+        """Serve one rendition (ranges too) to whoever holds a link of ours that still lives."""
+        rendition_id, expires = request.path_params["rendition_id"], request.path_params["expires"]
+        if not (expires.isascii() and expires.isdigit() and len(expires) <= 12):
+            return _gone(request)
+        known = signing.may_fetch(
+            self.store.vault.derived("media-links"),
+            rendition_id,
+            int(expires),
+            PurePosixPath(request.path_params["name"]).stem,
+            datetime.now(UTC),
+        )
+        if not known:
+            return _gone(request)
+        found = await self.store.rendition(rendition_id)
+        if found is None or not Path(found.stored_at).is_file():
+            return _gone(request)
+        return FileResponse(found.stored_at, media_type=found.mime)
+
+    async def hook(self, request: Request) -> Response:
+        """Take a webhook in."""
+        return await self.hooks.take(request)
+
+    async def livez(self, request: Request) -> Response:
+        """Answer 200 while the gateway and its database work: what a restart might mend."""
+        found = await health.database(self.store)
+        return JSONResponse({"ok": found.well}, 200 if found.well else 503)
+
+    async def healthz(self, request: Request) -> Response:
+        """Answer 200 while posts go out: database, Prefect, a worker, room on the disk."""
+        parts = await self._parts()
+        well = all(one.well for one in parts)
+        says = {"ok": well, "parts": {one.name: one.says for one in parts}}
+        return JSONResponse(says, 200 if well else 503)
+
+    async def _parts(self) -> list[Part]:
+        async with self._asking:
+            if monotonic() - self._known[0] >= _FRESH_FOR:
+                found = await health.look(self.settings, self.store, self.prefect)
+                self._known = (monotonic(), found)
+            return self._known[1]
+
+    async def tell_metrics(self, request: Request) -> Response:
+        """Tell Prometheus; where others reach us, only who brings the token."""
+        if not self._may_measure(request.headers.get("authorization", "")):
+            return _gone(request)
+        return Response(await self.metrics.tell(), media_type=CONTENT_TYPE_LATEST)
+
+    def _may_measure(self, given: str) -> bool:
+        token = self.settings.metrics_token
+        if token is None:
+            return not self.settings.is_public
+        expected = f"Bearer {token.get_secret_value()}"
+        return hmac.compare_digest(expected.encode(), given.encode())
 
 
 def app(settings: Settings) -> Starlette:
     """Return the gateway's application."""
-
-    @asynccontextmanager
-    async def lifespan(starlette: Starlette) -> AsyncIterator[None]:
-        store = await Store.of(settings)
-        starlette.state.store = store
-        starlette.state.vault = store.vault
-        try:
-            yield
-        finally:
-            await store.close()
-
-    return Starlette(
-        routes=[
-            Route("/media/{rendition_id}/{expires:int}/{name}", media, methods=["GET", "HEAD"]),
-            Route("/healthz", healthz),
+    desk = Desk(settings)
+    secure = (settings.public_url or "").startswith("https://")
+    made = Starlette(
+        routes=desk.routes(),
+        lifespan=desk.opened,
+        middleware=[
+            Middleware(SafeHeaders, secure=secure),
+            Middleware(FairShares),
+            Middleware(SmallBodies, largest=hooks.LARGEST),
         ],
-        lifespan=lifespan,
+        # A wrong method is told like a wrong path: what there is, is not for guessing.
+        exception_handlers={404: _gone, 405: _gone, 500: _broken},
+    )
+    made.router.redirect_slashes = False
+    return made
+
+
+def server(settings: Settings, host: str, port: int) -> uvicorn.Server:
+    """Return the server: small heads, short waits, as many connections as it can hold."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app(settings),
+            host=host,
+            port=port,
+            log_level="warning",
+            server_header=False,
+            http=PatientOnce,
+            ws="none",
+            h11_max_incomplete_event_size=16 * 1024,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=10,
+            limit_concurrency=_MOST_AT_ONCE,
+        )
     )
 
 
@@ -80,9 +202,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=settings.gateway_port)
     given = parser.parse_args()
     logs.configure(settings.log_format, settings.log_level)
-    uvicorn.run(
-        app(settings), host=given.host, port=given.port, log_level="warning", server_header=False
-    )
+    server(settings, given.host, given.port).run()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,10 +30,16 @@ def ui_url(settings: Settings) -> str:
     return settings.prefect_ui
 
 
+def auth(settings: Settings) -> httpx.BasicAuth | None:
+    """Return what Prefect's API asks of us, where it asks."""
+    if settings.prefect_auth is None:
+        return None
+    user, _, password = settings.prefect_auth.get_secret_value().partition(":")
+    return httpx.BasicAuth(user, password)
+
+
 def _client(settings: Settings) -> httpx.Client:
-    secret = os.environ.get("PREFECT_API_AUTH_STRING")
-    auth = tuple(secret.split(":", 1)) if secret and ":" in secret else None
-    return httpx.Client(base_url=api_url(settings), timeout=30, auth=auth)  # type: ignore[arg-type]
+    return httpx.Client(base_url=api_url(settings), timeout=30, auth=auth(settings))
 
 
 def answers(settings: Settings) -> bool:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import psutil
 
-from clickpost.errors import Unavailable
+from clickpost.errors import InvalidInput, Unavailable
 from clickpost.policy import keeping
 from clickpost.policy.load import BrokenPolicies
+from clickpost.reach import from_here, is_loopback
 from clickpost.settings import PROJECT, Settings
 from clickpost.store import schema
 from clickpost.store.database import migrate
@@ -36,6 +37,7 @@ _CODE = {
     "sandbox": ("sandbox", "requirements.lock"),
 }
 _LEAST_ROOM = 500_000_000
+_LEAST_PASSWORD = 16
 #: What is under `home` beside the database and the secrets: for our eyes only.
 _FOLDERS = ("run", "logs", "prefect", "media", "demo", "sandbox")
 #: The order of a stop: who takes work first, who holds the data last.
@@ -65,8 +67,10 @@ class Stack:
     def up(self, *, sandbox: bool = False, say: Say = lambda _: None) -> list[PartStatus]:
         """Start what does not run, reuse what does; what fails halfway is stopped again.
 
-        Raises Unavailable with what to do about it.
+        Raises Unavailable with what to do about it, and InvalidInput where others could reach
+        Prefect without a password.
         """
+        refuse_open(self.settings)
         self._make_home()
         with self._lock(say):
             started: list[str] = []
@@ -223,10 +227,18 @@ class Stack:
         said = {"CLICKPOST_HOME": str(self.home), "CLICKPOST_HOST": self.settings.host}
         for name in ("prefect_port", "gateway_port", "sandbox_port", "worker_limit"):
             said[f"CLICKPOST_{name.upper()}"] = str(getattr(self.settings, name))
-        for name in ("policies", "media", "public_url", "receivers", "log_format", "log_level"):
+        for name in (
+            "prefect_api_url",
+            "policies",
+            "media",
+            "public_url",
+            "receivers",
+            "log_format",
+            "log_level",
+        ):
             if value := getattr(self.settings, name):
                 said[f"CLICKPOST_{name.upper()}"] = str(value)
-        for name in ("database_url", "master_key", "master_key_old"):
+        for name in ("database_url", "master_key", "master_key_old", "metrics_token"):
             if secret := getattr(self.settings, name):
                 said[f"CLICKPOST_{name.upper()}"] = secret.get_secret_value()
         return said | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
@@ -242,19 +254,23 @@ class Stack:
             "PREFECT_WORKER_PREFETCH_SECONDS": "4",
             "DO_NOT_TRACK": "1",
         }
-        if secret := os.environ.get("PREFECT_API_AUTH_STRING"):
-            said["PREFECT_API_AUTH_STRING"] = secret
-        return said
+        return said | self._password("PREFECT_API_AUTH_STRING")
+
+    def _password(self, name: str) -> dict[str, str]:
+        secret = self.settings.prefect_auth
+        return {name: secret.get_secret_value()} if secret else {}
 
     def _prefect(self) -> Part:
         port = self.settings.prefect_port
-        host = self.settings.host
+        host, api = self.settings.host, f"http://{from_here(self.settings.host)}:{port}/api"
         environment = (
             self.prefect_client()
             | self._ours()
+            | self._password("PREFECT_SERVER_API_AUTH_STRING")
             | {
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                "PREFECT_UI_API_URL": f"http://{host}:{port}/api",
+                # A browser elsewhere asks the host that it got the page from.
+                "PREFECT_UI_API_URL": api if is_loopback(host) else "/api",
                 "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
                 "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "12",
                 "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
@@ -265,7 +281,7 @@ class Stack:
             environment["PREFECT_API_DATABASE_CONNECTION_URL"] = file.read_text().strip()
         command: tuple[str, ...] = (PYTHON, "-m", "deployments.prefect_server")
         command += ("--host", host, "--port", str(port))
-        health = f"http://{host}:{port}/api/health"
+        health = f"{api}/health"
         return Part("prefect", command, port, "CLICKPOST_PREFECT_PORT", health, environment, 120)
 
     def _worker(self) -> Part:
@@ -276,8 +292,9 @@ class Stack:
     def _gateway(self) -> Part:
         port, host = self.settings.gateway_port, self.settings.host
         command = (PYTHON, "-m", "deployments.gateway", "--host", host, "--port", str(port))
-        health = f"http://{host}:{port}/healthz"
-        return Part("gateway", command, port, "CLICKPOST_GATEWAY_PORT", health, self._ours())
+        health = f"http://{from_here(host)}:{port}/livez"
+        environment = self._ours() | self._password("CLICKPOST_PREFECT_AUTH")
+        return Part("gateway", command, port, "CLICKPOST_GATEWAY_PORT", health, environment)
 
     def _sandbox(self) -> Part:
         port = self.settings.sandbox_port
@@ -328,6 +345,22 @@ class Stack:
                     waited = True
                     time.sleep(0.2)
             yield
+
+
+def refuse_open(settings: Settings) -> None:
+    """Raise InvalidInput where others would reach our Prefect, and with it all posts, unasked."""
+    if settings.prefect_api_url or is_loopback(settings.host):
+        return
+    user, _, password = (
+        settings.prefect_auth.get_secret_value() if settings.prefect_auth else ""
+    ).partition(":")
+    if not user or len(password) < _LEAST_PASSWORD:
+        raise InvalidInput(
+            f"CLICKPOST_HOST={settings.host} lets others reach Prefect's UI and API, so they need a"
+            " password. Set PREFECT_API_AUTH_STRING=USER:PASSWORD for every clickpost command, the"
+            f" password of {_LEAST_PASSWORD} characters or more (openssl rand -hex 24); or leave"
+            " CLICKPOST_HOST at 127.0.0.1 and put a reverse proxy with a login in front"
+        )
 
 
 def refuse_unmapped(settings: Settings) -> None:

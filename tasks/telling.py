@@ -107,7 +107,9 @@ def event_of(said: Said) -> Event:
     ]
     if run_id := facts.get("run_id"):
         related.append(_related(f"prefect.flow-run.{run_id}", "flow-run"))
-    kind = {"dlv": "delivery", "conn": "connection"}.get(said.subject.partition("_")[0], "subject")
+    kind = {"dlv": "delivery", "conn": "connection", "hook": "hook"}.get(
+        said.subject.partition("_")[0], "subject"
+    )
     named = {"prefect.resource.id": f"clickpost.{kind}.{said.subject}"}
     if platform:
         named["clickpost.platform"] = platform

@@ -10,7 +10,9 @@ from clickpost.store.changes import Changes
 from clickpost.store.connections import NewConnection
 from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
 from clickpost.store.drifting import Drifting
+from clickpost.store.hooks import Hooks
 from clickpost.store.ledger import Broken, Ledger
+from clickpost.store.measuring import Measuring
 from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.posts import Created, NewPost, Posts
 from clickpost.store.series import Repeating
@@ -47,10 +49,12 @@ class Store(
     Unknowns,
     Deliveries,
     Notices,
+    Hooks,
     Drifting,
     Takedowns,
     Turns,
     Watching,
+    Measuring,
     Ledger,
 ):
     """All that is kept, for one process."""

@@ -19,6 +19,9 @@ from clickpost.store.tables import Channel, Connection, Delivery, Notice, Post, 
 from clickpost.store.vault import Sealed
 from clickpost.telling import GIVE_UP_AFTER, UNTOLD, Event, Happening, Said, event_of
 
+#: A hook is kept among the channels and tells nobody (store/hooks.py).
+_TELLS = col(Channel.kind) != "hook"
+
 
 @dataclass(frozen=True)
 class NewChannel:
@@ -173,12 +176,14 @@ class Notices(Base):
     async def channels(self) -> list[Channel]:
         """Return the channels by name."""
         async with self.session() as session:
-            return list((await session.scalars(select(Channel).order_by(Channel.name))).all())
+            query = select(Channel).where(_TELLS).order_by(Channel.name)
+            return list((await session.scalars(query)).all())
 
     async def channel(self, name: str) -> Channel:
         """Return a channel; raise InvalidInput where there is none of that name."""
         async with self.session() as session:
-            row: Channel | None = await session.scalar(select(Channel).where(Channel.name == name))
+            query = select(Channel).where(_TELLS, Channel.name == name)
+            row: Channel | None = await session.scalar(query)
         if row is None:
             raise InvalidInput(f"no channel {name}; see: clickpost notify list")
         return row
@@ -201,8 +206,9 @@ class Notices(Base):
         return count
 
     async def seal_channels_anew(self) -> int:
-        """Seal every channel's secrets under the current master key; return how many."""
-        rows = await self.channels()
+        """Seal every channel's and hook's secrets under the current master key; return how many."""
+        async with self.session() as session:
+            rows = (await session.scalars(select(Channel))).all()
         for known in rows:
             async with self.transaction() as session:
                 row = await session.get_one(Channel, known.id, with_for_update=True)

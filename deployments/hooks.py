@@ -1,0 +1,129 @@
+"""Takes webhooks in, and hands on to Prefect what was accepted: ids alone, never a body."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from contextlib import suppress
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from clickpost.hooks import NAME, Call, Verdict, judge
+from clickpost.logs import logger
+from clickpost.store import Store
+from clickpost.store.database import is_away
+from clickpost.store.tables import Channel
+from clickpost.telling import Said
+from deployments.metrics import Counters
+
+log = logger("hooks")
+
+#: Seconds for which a hook's secret is remembered; a removed hook takes calls for so long.
+REMEMBERED = 5.0
+_MOST_REMEMBERED = 1000
+_AT_ONCE = 200
+#: Seconds between tries while Prefect does not take events; the flow `tell` tries as well.
+_LEAST_WAIT, _LONGEST_WAIT = 1.0, 30.0
+
+
+class Doorkeeper:
+    """Knows the hooks' secrets for some seconds, so that a flood asks the database seldom."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: OrderedDict[str, tuple[float, Channel | None, str | None]] = OrderedDict()
+
+    async def hook(self, name: str) -> tuple[Channel | None, str | None]:
+        """Return a hook and its secret; nothing for a name that there is not."""
+        if not NAME.fullmatch(name):
+            return None, None
+        found = self._known.get(name)
+        if found is None or monotonic() - found[0] > REMEMBERED:
+            row = await self._store.hook(name)
+            found = (monotonic(), row, self._store.hook_secret(row) if row else None)
+            self._known[name] = found
+            self._known.move_to_end(name)
+            if len(self._known) > _MOST_REMEMBERED:
+                self._known.popitem(last=False)
+        return found[1], found[2]
+
+
+class Hooks:
+    """The endpoint, and the task that hands accepted calls on."""
+
+    def __init__(self, store: Store, prefect: httpx.AsyncClient, counters: Counters) -> None:
+        self._store, self._prefect, self._counters = store, prefect, counters
+        self._doorkeeper = Doorkeeper(store)
+        self._accepted = asyncio.Event()
+
+    async def take(self, request: Request) -> Response:
+        """Accept a genuine call once; 202 says that it is durable, 200 that it was so before.
+
+        A wrong name and a wrong signature get the same 404.
+        """
+        call = Call.of(request.headers, await request.body())
+        try:
+            row, secret = await self._doorkeeper.hook(request.path_params["name"])
+            verdict = judge(call, secret, datetime.now(UTC))
+            if row is None or verdict is Verdict.FORGED:
+                self._counters.hooks.labels("forged").inc()
+                return PlainTextResponse("Not found.\n", 404)
+            if verdict is Verdict.STALE:
+                self._counters.hooks.labels("stale").inc()
+                return PlainTextResponse("The timestamp is not of these five minutes.\n", 400)
+            notice_id, is_new = await self._store.accept(row, call)
+        except Exception as error:
+            self._counters.hooks.labels("failed").inc()
+            if not is_away(error):
+                raise
+            return PlainTextResponse("Come again.\n", 503, {"Retry-After": "10"})
+        self._counters.hooks.labels("accepted" if is_new else "repeated").inc()
+        self._accepted.set()
+        return JSONResponse({"id": notice_id}, 202 if is_new else 200)
+
+    async def hand_on(self) -> None:
+        """Give accepted calls to Prefect as they come, and what an earlier gateway left."""
+        wait = _LEAST_WAIT
+        while True:
+            self._accepted.clear()
+            try:
+                while await self._some_handed_on():
+                    wait = _LEAST_WAIT
+            except Exception as error:  # Rows stay as they were: nothing is lost by waiting.
+                log.warning("not handed on", error=type(error).__name__)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _LONGEST_WAIT)
+                continue
+            with suppress(TimeoutError):
+                # Not `wait_for`: it loses a cancel that comes with what it waits for.
+                async with asyncio.timeout(_LONGEST_WAIT):
+                    await self._accepted.wait()
+
+    async def _some_handed_on(self) -> bool:
+        async with self._store.unemitted_calls(_AT_ONCE) as calls:
+            if not calls:
+                return False
+            events = [event_of(one) for one in calls]
+            (await self._prefect.post("/events", json=events)).raise_for_status()
+        return True
+
+
+def event_of(said: Said) -> dict[str, Any]:
+    """Say an accepted call as Prefect's API takes events: the same as `tasks.telling.event_of`.
+
+    Prefect itself is left out here: it would take most of the gateway's memory.
+    """
+    return {
+        "id": str(uuid5(NAMESPACE_URL, f"clickpost:{said.id}")),
+        "event": said.event,
+        "occurred": said.at.isoformat(),
+        "resource": {"prefect.resource.id": f"clickpost.hook.{said.subject}"},
+        "related": [],
+        "payload": {"notice_id": said.id, "who_acts": None},
+    }
