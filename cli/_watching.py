@@ -23,6 +23,17 @@ SILENT_AFTER = timedelta(seconds=90)
 _MOST = 20
 
 
+#: What waits for people, and where they see what.
+_WAITS = {
+    state: f" [yellow]wait{what}[/]: clickpost posts list --state {state}"
+    for state, what in {
+        "awaiting_approval": " until somebody approves",
+        "held": " until somebody acts",
+        "unknown": " for a look, or for an answer",
+    }.items()
+}
+
+
 @dataclass(frozen=True)
 class Watched:
     """How things are at `now`."""
@@ -109,7 +120,7 @@ def _connect(row: Connection) -> str:
 def show(seen: Watched) -> None:
     """Print it for people."""
     for state, number in sorted(seen.counts.items()):
-        out.print(f"  {number} {state}")
+        out.print(f"  {number} {state}{_WAITS.get(state, '')}")
     if seen.silent:
         heard = f"for {age(seen.heard_at, seen.now)}" if seen.heard_at else "yet"
         out.print(
