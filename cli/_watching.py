@@ -50,6 +50,11 @@ class Watched:
         """Say whether no worker was heard of lately: then nothing is sent, and nobody told."""
         return self.heard_at is None or self.now - self.heard_at > SILENT_AFTER
 
+    @property
+    def calm(self) -> bool:
+        """Say whether everything goes its way, and nothing waits for somebody."""
+        return not (self.silent or self.stuck or self.unusable or self.untold)
+
 
 async def look(given: Settings) -> Watched:
     """Read what there is to say."""
@@ -69,6 +74,7 @@ def as_json(seen: Watched) -> dict[str, Any]:
     """Return it for scripts: ids, states, times and seconds."""
     return {
         "deliveries": seen.counts,
+        "calm": seen.calm,
         "worker_heard_at": seen.heard_at.isoformat() if seen.heard_at else None,
         "worker_silent": seen.silent,
         "stuck": [_stuck(one, seen.now) for one in seen.stuck],
@@ -142,7 +148,7 @@ def show(seen: Watched) -> None:
             f" {age(one.since, seen.now)}: {one.reason or 'it waits'}; {ends}."
             f" Try: clickpost notify test {one.channel}"
         )
-    if not (seen.silent or seen.stuck or seen.unusable or seen.untold):
+    if seen.calm:
         out.print("nothing is stuck")
 
 

@@ -57,10 +57,17 @@ def down(as_json: bool = AsJson) -> None:
 
 
 @guarded
-def status(as_json: bool = AsJson) -> None:
+def status(
+    check: bool = typer.Option(
+        False, "--check", help="End with 1 also where something is stuck or waits for somebody."
+    ),
+    as_json: bool = AsJson,
+) -> None:
     """Show what runs, where deliveries stand, and what is stuck: since when, and who acts.
 
-    Ends with 1 only where a part does not run.
+    Ends with 1 where a part does not run; with --check also where something is stuck, an account
+    cannot be used, a notice was not taken, or no worker is heard of. A post that failed counts
+    for neither: that is told once.
     """
     given = _house.settings()
     parts = Stack(given).status()
@@ -68,7 +75,7 @@ def status(as_json: bool = AsJson) -> None:
     well = all(ok for name, ok in runs_well.items() if name != "sandbox")
     seen = _watched(given) if runs_well.get("postgres") else None
     if as_json:
-        told = _watching.as_json(seen) if seen else {"deliveries": {}}
+        told = _watching.as_json(seen) if seen else {"deliveries": {}, "calm": False}
         show_json(_listed(given, parts) | told)
     else:
         out.print(table_of(parts))
@@ -76,7 +83,7 @@ def status(as_json: bool = AsJson) -> None:
             _watching.show(seen)
         if not well:
             out.print("Start what is missing with: clickpost up")
-    if not well:
+    if not well or (check and (seen is None or not seen.calm)):
         raise typer.Exit(FAILED)
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlmodel import select
+from typer.testing import CliRunner
 
-from cli import _watching
+from cli import _watching, stack
+from cli.main import app
 from clickpost.delivery import State
 from clickpost.draft import PostFile
 from clickpost.media import Cache
 from clickpost.settings import Settings
 from clickpost.store import NewChannel, NewConnection, NewPost, Store
-from clickpost.store.tables import Notice
+from clickpost.store.tables import Connection, Notice
+from clickpost.stuck import Going, Stuck
 from connectors._api import client
+from deployments.stack import PartStatus
 from tasks import _wiring, watching
 from tasks._wiring import House
 
@@ -119,6 +125,34 @@ async def test_the_status_says_what_no_channel_took(
     assert "hook was not told delivery.stuck" in text
     assert "given up" in text
     assert "canary" not in text
+
+
+@pytest.mark.parametrize("runs_well", [True, False])
+@pytest.mark.parametrize("trouble", ["none", "stuck", "paused", "silent", "failed", "unknowable"])
+def test_a_check_ends_with_one_where_somebody_has_to_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str, runs_well: bool
+) -> None:
+    monkeypatch.setenv("CLICKPOST_HOME", str(tmp_path))
+    now = datetime.now(UTC)
+    quiet = _watching.Watched(now, {"failed": 3}, [], [], [], now)
+    connection = Connection(platform="bluesky", name="studio", status="paused", updated_at=now)
+    known: dict[str, Any] = dict.fromkeys(Going.__dataclass_fields__)
+    going = Going(**known | {"state": State.SENDING})
+    seen = {
+        "stuck": replace(quiet, stuck=[Stuck(going, now, "it is looked for", "an operator")]),
+        "paused": replace(quiet, unusable=[connection]),
+        "silent": replace(quiet, heard_at=None),
+        "unknowable": None,
+    }.get(trouble, quiet)
+    state = "running" if runs_well else "stopped"
+    parts = [PartStatus(name="postgres", state="running"), PartStatus(name="worker", state=state)]
+    monkeypatch.setattr(stack, "_watched", lambda _: seen)
+    monkeypatch.setattr(stack.Stack, "status", lambda _: parts)
+    calm = trouble in ("none", "failed")
+    for arguments, ends in (([], not runs_well), (["--check"], not (runs_well and calm))):
+        done = CliRunner().invoke(app, ["status", *arguments, "--json"])
+        assert done.exit_code == int(ends)
+        assert json.loads(done.stdout)["calm"] is calm
 
 
 async def test_a_quiet_house_says_so(house: House) -> None:
