@@ -9,6 +9,7 @@ from cli import (
     audit,
     bench,
     connections,
+    doctor,
     hooks,
     notify,
     policy,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 stack.add_to(app)
+doctor.add_to(app)
 connections.add_to(app)
 posts.add_to(app)
 approving.add_to(app)

@@ -172,6 +172,21 @@ def migrate(given: str) -> str:
     return head
 
 
+def versions(given: str) -> tuple[str | None, str]:
+    """Return the version that the schema has, and the newest one that this program knows."""
+    from alembic.runtime.migration import MigrationContext
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    engine = create_engine(url_of(given), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            has = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    return has, str(ScriptDirectory.from_config(config).get_current_head())
+
+
 def _upgrade(connection: object, config: Config, scripts: ScriptDirectory, head: str) -> None:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection
