@@ -68,13 +68,12 @@ async def _inside(settings: Settings, store: Store) -> list[Part]:
     begun = datetime.now(UTC)
     theirs = await store.clock()
     skew = theirs - (begun + (datetime.now(UTC) - begun) / 2)
-    told = [tables, clock("clock of the database", skew)]
-    return [
-        *told,
-        await tokens(settings, store),
-        await channels(store),
-        await stuck(settings, store),
-    ]
+    told = [tables, clock("clock of the database", skew), await channels(store)]
+    try:
+        return [*told, await tokens(settings, store), await stuck(settings, store)]
+    except PolicyError:
+        do = "clickpost policy check"
+        return [*told, Part("accounts", False, "cannot be told without sound policies", do)]
 
 
 def migrations(settings: Settings) -> Part:
