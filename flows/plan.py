@@ -18,7 +18,8 @@ async def plan_ahead() -> PrefectState[Any]:
     """Make what comes next, so that at its moment only the send is left.
 
     The next posts of each series are made and scheduled; what is due within ten minutes and was
-    prepared too early, or not at all, is prepared now; what needs an approval is asked for.
+    prepared too early, or not at all, is prepared now; what needs an approval is asked for; the
+    run of a moment that its last post has left is ended.
     """
     made = await planning.extended()
     stale = await planning.stale()
@@ -26,9 +27,11 @@ async def plan_ahead() -> PrefectState[Any]:
         await _run.prepare(post_id)
     await _run.side_by_side(_refreshed(one) for one in stale)
     missed = await approving.tidy()
+    idle = await planning.idle()
     for post_id in sorted({one.post_id for one in stale} | set(missed)):
         await _run.report(post_id)
-    return Completed(message=f"{made} posts of series made, {len(stale)} prepared anew")
+    message = f"{made} posts of series made, {len(stale)} prepared anew"
+    return Completed(message=message + (f", {idle} runs without posts ended" if idle else ""))
 
 
 async def _refreshed(one: Stale) -> None:

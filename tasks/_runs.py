@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Scheduled
 
@@ -55,8 +66,41 @@ async def over(run_ids: Collection[str]) -> set[str]:
     return set(run_ids) - going
 
 
+@dataclass(frozen=True)
+class Upcoming:
+    """A run that waits for its time."""
+
+    id: str
+    parameters: Mapping[str, Any]
+    created_at: datetime
+
+
+async def upcoming(flow: str, after: datetime) -> list[Upcoming]:
+    """Return the runs of `flow` that nobody has begun and that are expected after a moment."""
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=FlowRunFilterExpectedStartTime(after_=after),
+    )
+    found: list[Upcoming] = []
+    async with get_client() as client:
+        while True:
+            page = await client.read_flow_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+                flow_run_filter=wanted,
+                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                limit=_PAGE,
+                offset=len(found),
+            )
+            found += [Upcoming(str(run.id), run.parameters, run.created or after) for run in page]
+            if len(page) < _PAGE:
+                return found
+
+
 async def complete(run_id: str, why: str) -> None:
-    """End a run that waits for what is not needed any more."""
+    """End a run that waits for what is not needed any more.
+
+    It is not cancelled: a cancelled run calls off what it was to send.
+    """
     async with get_client() as client:
         try:
             run = await client.read_flow_run(UUID(run_id))

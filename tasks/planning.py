@@ -17,6 +17,10 @@ log = logger("planning")
 
 #: What is due within this is prepared again where its uploads would not live until then.
 SOON = timedelta(minutes=10)
+#: A run that begins within this finds out itself that nothing is due.
+ABOUT_TO_BEGIN = timedelta(minutes=1)
+#: A run younger than this may not be in the rows of its posts yet.
+YOUNG = timedelta(minutes=1)
 #: A timer may end a trifle early; a send that is not due yet would cost another round.
 _MARGIN = 0.002
 
@@ -45,16 +49,7 @@ async def extended() -> int:
 
 async def _scheduled(made: Made) -> None:
     """Let the post be sent by its moment's run, which it shares with whatever is due then."""
-    house = await _wiring.house()
-    at = made.due_at.isoformat()
-    run_id = await _runs.begin(
-        "publish-due",
-        {"moment": {"at": at}},
-        key=f"due {at}",
-        name=f"publish-due {at}",
-        at=made.due_at - HEAD_START,
-    )
-    await house.store.set_flow_run(made.post_id, run_id, made.due_at)
+    await _sent_at(made.due_at, made.post_id)
     await _runs.begin(
         "prepare",
         {"post": {"post_id": made.post_id}},
@@ -62,6 +57,46 @@ async def _scheduled(made: Made) -> None:
         name=f"prepare {made.post_id}",
         tags=[f"post:{made.post_id}"],
     )
+
+
+async def _sent_at(moment: datetime, *post_ids: str) -> None:
+    """Let the run of that moment send the posts; it is made where there is none."""
+    house = await _wiring.house()
+    at = moment.isoformat()
+    run_id = await _runs.begin(
+        "publish-due",
+        {"moment": {"at": at}},
+        key=f"due {at}",
+        name=f"publish-due {at}",
+        at=moment - HEAD_START,
+    )
+    for post_id in post_ids:
+        await house.store.set_flow_run(post_id, run_id, moment)
+
+
+async def idle() -> int:
+    """End the upcoming runs of moments at which nothing is due any more; return how many.
+
+    What was put off, edited or cancelled leaves such a run behind. A young one is left alone: the
+    post that it was made for may just be written down.
+    """
+    house = await _wiring.house()
+    now = datetime.now(UTC)
+    runs = await _runs.upcoming("publish-due", now + ABOUT_TO_BEGIN)
+    settled = {run.id: _moment_of(run) for run in runs if run.created_at < now - YOUNG}
+    waiting = await house.store.waiting_at(sorted(set(settled.values())))
+    empty = {run_id: moment for run_id, moment in settled.items() if moment not in waiting}
+    for run_id in empty:
+        await _runs.complete(run_id, "nothing is due at its moment any more")
+    # Who planned a post for one of these moments just now was given the run that is no more.
+    again = await house.store.waiting_at(sorted(set(empty.values())))
+    for moment, post_ids in again.items():
+        await _sent_at(moment, *post_ids)
+    return len(empty)
+
+
+def _moment_of(run: _runs.Upcoming) -> datetime:
+    return datetime.fromisoformat(run.parameters["moment"]["at"]).astimezone(UTC)
 
 
 @dataclass(frozen=True)

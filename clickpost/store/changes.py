@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -81,6 +82,17 @@ class Changes(Posts, Base):
         async with self.session() as session:
             rows = (await session.execute(query)).all()
         return [(row[0], row[1]) for row in rows]
+
+    async def waiting_at(self, moments: Sequence[datetime]) -> dict[datetime, set[str]]:
+        """Return which posts may still go out at each moment; moments without any are left out."""
+        query = select(col(Delivery.due_at), col(Delivery.post_id)).where(
+            col(Delivery.due_at).in_(moments), col(Delivery.state).in_((*_TIMED, S.HELD))
+        )
+        found: dict[datetime, set[str]] = defaultdict(set)
+        async with self.session() as session:
+            for due_at, post_id in (await session.execute(query)).all():
+                found[due_at].add(post_id)
+        return dict(found)
 
     async def edit_post(self, post_id: str, new: NewPost, *, actor: str) -> tuple[Said, ...]:
         """Give a post that is not sent another content, other targets and, if `new` says one, time.
