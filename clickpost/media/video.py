@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -15,6 +17,7 @@ import ffmpeg
 import imageio_ffmpeg
 
 from clickpost.errors import Unavailable
+from clickpost.media.limited import Limits
 from clickpost.media.plan import Profile
 from clickpost.media.probe import Probed, demuxer_of, refused
 
@@ -24,6 +27,12 @@ Progress = Callable[[float], None]
 PRESET, CRF = "veryfast", 22
 #: Nothing may take longer than this many times the clip's own length (and a minute).
 _PATIENCE = 60.0
+#: Far more than 4K in several sizes takes: a file that wants more is an attack, or broken.
+_MEMORY = 8_000_000_000
+#: A rendition is seldom larger than its source, and short ones may be.
+_GROWTH, _SMALL = 8, 512_000_000
+#: What ffmpeg needs to know of our environment: our secrets are not among it.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 #: What ffmpeg answers when it was asked to stop.
 _STOPPED = 255
 _TONEMAP = (
@@ -202,9 +211,14 @@ def _run(words: list[str], probed: Probed, on_progress: Progress | None) -> None
     seconds = probed.duration or 1.0
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=said, stdin=subprocess.DEVNULL, text=True
+            _limits(probed).around(words),
+            stdout=subprocess.PIPE,
+            stderr=said,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         )
-        late = threading.Timer(seconds * _PATIENCE + 60, process.kill)
+        late = threading.Timer(_longest(probed), process.kill)
         late.daemon = True
         late.start()
         try:
@@ -218,6 +232,20 @@ def _run(words: list[str], probed: Probed, on_progress: Progress | None) -> None
             late.cancel()
         said.seek(0)
         _judge(code, said.read(100_000))
+
+
+def _longest(probed: Probed) -> float:
+    """Return the seconds after which ffmpeg is taken for hung."""
+    return (probed.duration or 1.0) * _PATIENCE + 60
+
+
+def _limits(probed: Probed) -> Limits:
+    """Return what ffmpeg may use for one source."""
+    return Limits(
+        memory=_MEMORY,
+        seconds=int(_longest(probed) * (os.cpu_count() or 1)),
+        written=probed.bytes * _GROWTH + _SMALL,
+    )
 
 
 def _followed(process: subprocess.Popen[str], seconds: float, on_progress: Progress | None) -> None:
@@ -235,6 +263,10 @@ def _judge(code: int, said: str) -> None:
         return
     if "No space left on device" in said:
         raise Unavailable("the disk is full: free some room, then retry")
+    if "Cannot allocate memory" in said:
+        raise refused("video", f"what needs {_MEMORY // 10**9} GB of memory at most", "more")
+    if code == -signal.SIGXFSZ or "File too large" in said:
+        raise refused("video", f"renditions up to {_GROWTH} times the source", "more")
     if code < 0 or code == _STOPPED:
         raise Unavailable(f"ffmpeg was stopped from outside ({code}), or hung: retry")
     raise refused("video", "a file that ffmpeg can read", "errors")
