@@ -60,6 +60,16 @@ def chaos(
 
 @app.command()
 @guarded
+def purge(
+    tickets: int = typer.Option(100_000, min=1000, help="How many tickets; half have expired."),
+    as_json: bool = AsJson,
+) -> None:
+    """Rows a second of a purge over related tables, beside one hand-written statement."""
+    importlib.import_module("benchmarks.purge").main(as_json=as_json, tickets=tickets)
+
+
+@app.command()
+@guarded
 def stack(as_json: bool = AsJson) -> None:
     """Seconds to up, and idle memory."""
     _run("stack", as_json=as_json)

@@ -235,6 +235,8 @@ class Connections(Base):
         """
         count = 0
         for known in await self.connections():
+            if not known.data_key:  # Its secrets were purged after the grant was gone.
+                continue
             async with self.transaction() as session:
                 row = await session.get_one(Connection, known.id, with_for_update=True)
                 opened = self.vault.open(row.id, Sealed(row.secrets, row.data_key, row.key_id))

@@ -4,7 +4,7 @@
 # Names come from the schema and are quoted; values are parameters.
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,13 +116,14 @@ class Compiled:
         Each asks for the ids that holds name and walks back from these, so that its cost grows
         with what is held, not with the table.
         """
-        found = self._holds_over(self.policy.data, "r.id")
+        found: dict[str, str] = {}
+        for scope, condition in self._holds_over(self.policy.data, "r.id"):
+            self._add(found, scope, condition)
         for key in self.below:
-            for scope, condition in self._holds_over(key.table, f"{quoted(key.table)}.id").items():
-                inner = f"SELECT {quoted(key.table)}.{quoted(key.column)} FROM {quoted(key.table)}"
-                ids = f"{inner} WHERE {condition}"
-                above = self._up(key.to, ids)
-                found[scope] = f"{found[scope]} OR {above}" if scope in found else above
+            table = quoted(key.table)
+            for scope, condition in self._holds_over(key.table, f"{table}.id"):
+                ids = f"SELECT {table}.{quoted(key.column)} FROM {table} WHERE {condition}"
+                self._add(found, scope, self._up(key.to, ids))
         return found
 
     def _up(self, table: str, ids: str) -> str:
@@ -131,37 +132,37 @@ class Compiled:
             key = next(one for one in self.below if one.table == table)
             ids = f"SELECT {quoted(key.column)} FROM {quoted(table)} WHERE id IN ({ids})"
             table = key.to
-        return f"coalesce(r.id IN ({ids}), false)"
+        return f"r.id IN ({ids})"
 
-    def _holds_over(self, table: str, row: str) -> dict[str, str]:
-        """Return the conditions by which holds keep a row of `table`, by scope."""
-        found = {table: self._named(row, table)}
-        alias = row.rpartition(".")[0]
+    def _holds_over(self, table: str, row: str) -> Iterator[tuple[str, str]]:
+        """Yield the conditions by which holds keep a row of `table`, each with its scope.
+
+        They stay apart, so that each is a join that begins at what is held.
+        """
+        yield table, f"{row} IN ({self._ids(table)})"
+        seen: set[tuple[tuple[str, str, str], ...]] = set()
         for path in self.tables[table].subject:
-            led = follow(self.schema, table, path)
-            assert led is not None, path
-            steps, last_table, last = led
-            columns = [(step.table, step.column, step.to) for step in steps]
-            final = next(
-                (one.to for one in self.schema[last_table].references if one.column == last), None
-            )
-            if final is not None:
-                columns.append((last_table, last, final))
+            columns = self._columns(table, path)
             for length in range(1, len(columns) + 1):
-                scope = columns[length - 1][2]
-                condition = self._through(alias, columns[:length], scope)
-                if condition not in found.get(scope, ""):
-                    self._add(found, scope, condition)
-        return found
+                way = tuple(columns[:length])
+                if way not in seen:
+                    seen.add(way)
+                    yield way[-1][2], self._through(row.rpartition(".")[0], way)
 
-    def _through(self, alias: str, columns: list[tuple[str, str, str]], scope: str) -> str:
-        ids = self._ids(scope)
+    def _columns(self, table: str, path: str) -> list[tuple[str, str, str]]:
+        """Return a path as columns, each with its table and the one that it refers to."""
+        led = follow(self.schema, table, path)
+        assert led is not None, path  # The map was checked.
+        steps, last_table, last = led
+        columns = [(step.table, step.column, step.to) for step in steps]
+        to = (one.to for one in self.schema[last_table].references if one.column == last)
+        return columns + [(last_table, last, one) for one in to]
+
+    def _through(self, alias: str, columns: Sequence[tuple[str, str, str]]) -> str:
+        ids = self._ids(columns[-1][2])
         for table, column, _ in reversed(columns[1:]):
             ids = f"SELECT id FROM {quoted(table)} WHERE {quoted(column)} IN ({ids})"
-        return f"coalesce({alias}.{quoted(columns[0][1])} IN ({ids}), false)"
-
-    def _named(self, row: str, scope: str) -> str:
-        return f"coalesce({row} IN ({self._ids(scope)}), false)"
+        return f"{alias}.{quoted(columns[0][1])} IN ({ids})"
 
     @staticmethod
     def _ids(scope: str) -> str:
@@ -195,7 +196,7 @@ class Compiled:
         if by_row is not None:  # One probe of an index, not all ids at once.
             other = f"FROM {quoted(by_row.table)} x WHERE x.{quoted(by_row.column)} = r.id"
             return f"EXISTS (SELECT 1 {other})"
-        return f"coalesce(r.id IN ({ids}), false)"
+        return f"r.id IN ({ids})"
 
     @staticmethod
     def _by_key(key: Reference) -> str:
@@ -212,4 +213,4 @@ class Compiled:
     def staying(self) -> str:
         """Return the condition that something keeps row `r` although it has expired."""
         parts = [*self.held().values(), *self.referred().values()]
-        return "(" + " OR ".join(parts) + ")"
+        return f"coalesce({' OR '.join(parts)}, false)"
