@@ -6,7 +6,7 @@ UV     := .tools/bin/uv
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down test check format lock clean
+.PHONY: help setup demo down test check format lock audit clean
 
 help: ## say what there is
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ format: $(READY) ## put the code in shape
 lock: $(UV) ## resolve requirements.lock anew from pyproject.toml
 	@$(UV) pip compile pyproject.toml --extra dev --universal --generate-hashes --quiet \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
+
+audit: $(UV) ## ask PyPI for known holes in what requirements.lock pins (needs the network)
+	@$(UV) tool run --quiet --from pip-audit==2.10.1 pip-audit --strict --progress-spinner off \
+	  --disable-pip --require-hashes -r requirements.lock
 
 clean: ## remove the environment (not your data)
 	@rm -rf $(VENV) .tools
