@@ -92,11 +92,15 @@ def _asked(given: Settings, *, apply: bool) -> Plan:
     if report.problems:
         raise BrokenPolicies(tuple(report.problems))
     prepare(given)
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     from deployments import agreeing
 
     wanted = agreeing.triggers_of(given)
     try:
-        return _house.run(agreeing.apply(wanted) if apply else agreeing.plan(wanted))
+        # Whoever imported Prefect first: without an address it would start a server of its own.
+        with temporary_settings({PREFECT_API_URL: runs.api_url(given)}):
+            return _house.run(agreeing.apply(wanted) if apply else agreeing.plan(wanted))
     except httpx.TransportError:
         raise runs.silent(given) from None
     except httpx.HTTPStatusError as error:
@@ -123,6 +127,8 @@ def show(plan: Plan, *, as_json: bool, done: bool = False) -> None:
 def _lines(change: Change) -> Iterator[Text]:
     sign, colour = _SIGNS[change.action]
     yield Text(f"{sign} {change.kind} {change.name}", f"bold {colour}")
+    if change.action == "remove":
+        return  # Its file is gone; what it held is in the history of the files.
     for name in change.differs:
         if name in _LONG:
             if change.action == "change":

@@ -16,6 +16,7 @@ from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from clickpost import hooks
 from clickpost.policy.load import faults_in
 from clickpost.policy.source import Path_, Problem, Source
 from clickpost.policy.triggers import (
@@ -27,6 +28,7 @@ from clickpost.policy.triggers import (
     OnAbsence,
     OnEvent,
     OnFailure,
+    OnWebhook,
     Quiet,
     Trigger,
     trigger_hash,
@@ -101,7 +103,7 @@ def wanted_of(triggers: Iterable[Trigger]) -> list[Wanted]:
 def _wanted_of(trigger: Trigger) -> Iterator[Wanted]:
     made = _Making(trigger.name, trigger.name, trigger_hash(trigger), trigger.title)
     when = trigger.when
-    if isinstance(when, OnEvent | OnAbsence):
+    if isinstance(when, OnEvent | OnAbsence | OnWebhook):
         at_most = trigger.at_most or MOST_AN_HOUR
         yield from made.reaction(when, trigger.run, trigger.with_, trigger.quiet, at_most)
     elif trigger.quiet is not None or trigger.at_most is not None:
@@ -171,7 +173,7 @@ class _Making:
 
     def reaction(
         self,
-        when: OnEvent | OnAbsence,
+        when: OnEvent | OnAbsence | OnWebhook,
         flow: str,
         parameters: Mapping[str, Any],
         quiet: Quiet | None,
@@ -184,7 +186,7 @@ class _Making:
         target = self.deployed(flow, {} if sources_in(parameters) else parameters)
         rule = self.rule(target, parameters, quiet, at_most)
         gate = self.deployed(GATE, {"rule": rule})
-        happened = {"event": _HAPPENED} if isinstance(when, OnEvent) else {}
+        happened = {} if isinstance(when, OnAbsence) else {"event": _HAPPENED}
         yield target
         yield gate
         yield Automatic(
@@ -217,8 +219,11 @@ def schedule_of(when: ByCron | ByInterval | ByRule) -> Schedule:
             return RRuleSchedule(rrule=when.rrule, timezone=when.zone)
 
 
-def event_trigger_of(when: OnEvent | OnAbsence) -> EventTrigger:
+def event_trigger_of(when: OnEvent | OnAbsence | OnWebhook) -> EventTrigger:
     """Say in Prefect's words what happens, or does not."""
+    if isinstance(when, OnWebhook):
+        expect = {hooks.event_of(when.webhook)}
+        return EventTrigger(posture=Posture.Reactive, within=timedelta(0), expect=expect)
     match, related = _labels_of(when.match)
     common: dict[str, Any] = {
         "expect": set(when.event if isinstance(when, OnEvent) else when.no),
@@ -260,7 +265,7 @@ def faults(source: Source, trigger: Trigger) -> Iterator[Problem]:
         yield source.problem(("name",), said)
     if isinstance(when, OnEvent | OnAbsence):
         yield from _unmatchable(source, trigger, when)
-    else:
+    elif not isinstance(when, OnWebhook):
         yield from _unschedulable(source, when)
     given = _given(when.event) if isinstance(when, OnEvent) else set()
     yield from _unrunnable(source, trigger.run, trigger.with_, given, ())

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from clickpost.hooks import NAME as HOOK
 from clickpost.policy.shape import Facts, LastingSpan, Words
 from clickpost.policy.units import span_of
 from clickpost.telling import Event
@@ -164,8 +165,18 @@ class OnAbsence(Facts):
     match: Match = Field(default_factory=lambda: Match(), description="Which of these events.")
 
 
+class OnWebhook(Facts):
+    """When somebody calls a hook of ours, and proves who it is."""
+
+    webhook: str = Field(
+        pattern=f"^{HOOK.pattern}$",
+        description="The hook's name, as `clickpost hooks add` made it.",
+    )
+
+
 _KINDS: Mapping[str, str] = {
-    "cron": "cron", "every": "every", "rrule": "rrule", "event": "event", "no": "absence"
+    "cron": "cron", "every": "every", "rrule": "rrule", "event": "event", "no": "absence",
+    "webhook": "webhook",
 }  # fmt: skip
 
 
@@ -190,11 +201,12 @@ When = Annotated[
     | Annotated[ByInterval, Tag("[every]")]
     | Annotated[ByRule, Tag("[rrule]")]
     | Annotated[OnEvent, Tag("[event]")]
-    | Annotated[OnAbsence, Tag("[absence]")],
+    | Annotated[OnAbsence, Tag("[absence]")]
+    | Annotated[OnWebhook, Tag("[webhook]")],
     Discriminator(
         _kind_of,
         custom_error_type="no_kind",
-        custom_error_message="needs one of the keys cron, every, rrule, event, no",
+        custom_error_message="needs one of the keys cron, every, rrule, event, no, webhook",
     ),
 ]
 
@@ -248,7 +260,7 @@ class Trigger(Facts):
     @property
     def reacts(self) -> bool:
         """Say whether it waits for something that happens, or does not."""
-        return isinstance(self.when, OnEvent | OnAbsence)
+        return isinstance(self.when, OnEvent | OnAbsence | OnWebhook)
 
 
 def trigger_hash(trigger: Trigger) -> str:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 import connectors
@@ -76,8 +75,8 @@ def test_a_prefect_that_is_away_is_said_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLICKPOST_HOME", str(tmp_path))
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        done = runner.invoke(app, ["policy", "diff", "--json"])
+    monkeypatch.setenv("CLICKPOST_PREFECT_PORT", "9")
+    done = runner.invoke(app, ["policy", "diff", "--json"])
     assert done.exit_code == 1
     assert "Run: clickpost up" in json.loads(done.stdout)["error"]
 
