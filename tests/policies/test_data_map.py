@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 
 from clickpost import datamap
 from clickpost.draft import PostFile
-from clickpost.policy import keeping
+from clickpost.policy import keeping, privacy
 from clickpost.policy.privacy import CATEGORIES, places_of
 from clickpost.settings import PROJECT
 from clickpost.store import Store
@@ -135,3 +135,14 @@ def test_every_table_is_mapped_once(tmp_path: Path) -> None:
 def test_places_are_columns_or_their_paths() -> None:
     column = KEEPING.tables.tables["series"].columns["connection_ids"]
     assert list(places_of("connection_ids", column)) == ["connection_ids.*"]
+
+
+def test_the_reference_explains_every_key_in_the_words_of_the_code() -> None:
+    page = (PROJECT / "docs" / "reference" / "retention.md").read_text(encoding="utf-8")
+    models = (privacy.DataMap, privacy.TableMap, privacy.ColumnMap, privacy.StoreMap)
+    for model in (*models, privacy.Retention, privacy.Purpose, privacy.Limit):
+        for name, field in model.model_fields.items():
+            assert f"| `{field.alias or name}`" in page, name
+            assert str(field.description) in page, name
+    for word in (*CATEGORIES, *privacy.TREATMENTS):
+        assert f"`{word}`" in page
