@@ -10,10 +10,6 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from time import monotonic
 
-from prefect import runtime
-from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact
-from prefect.artifacts import aupdate_progress_artifact as update_progress
-
 from clickpost import retention
 from clickpost.datamap import Schema
 from clickpost.errors import Conflict, GuardTripped, InvalidInput, PolicyError
@@ -193,6 +189,11 @@ async def run(policy: str | None, *, dry: bool) -> tuple[list[Outcome], list[int
 
     Returns what each policy came to, and lines of the ledger that look personal.
     """
+    # Only a flow run pays for loading Prefect; the command line uses this module without it.
+    from prefect import runtime
+    from prefect.artifacts import acreate_progress_artifact
+    from prefect.artifacts import aupdate_progress_artifact as update_progress
+
     house = await _wiring.house()
     retained = await opened(house.store, house.settings)
     if policy is not None and policy not in retained.keeping.retention:
@@ -216,6 +217,8 @@ async def run(policy: str | None, *, dry: bool) -> tuple[list[Outcome], list[int
 
 async def report(outcomes: Sequence[Outcome]) -> None:
     """Write the table of counts that operators see."""
+    from prefect.artifacts import acreate_table_artifact
+
     await acreate_table_artifact(
         key="retention",
         table=[row_of(one) for one in outcomes],
