@@ -109,7 +109,7 @@ class Connector:
             if error.status not in (400, 422):
                 raise
             if found := await self._sent_before(prepared, key, after, error):
-                return found
+                return found  # Its media are ours alone.
         return await self._posted(body, f"{key}-again")
 
     async def _posted(self, body: Mapping[str, Any], key: str) -> Receipt:
@@ -190,10 +190,11 @@ class Connector:
     async def _sent_before(
         self, prepared: Prepared, key: str, after: tuple[Receipt, ...], error: PlatformError
     ) -> Receipt | None:
-        """Return the post that an earlier send made, None where none is there; else raise `error`.
+        """Return the post that carries our media, None where no post is there; else raise `error`.
 
         Only a look that saw everything proves that a used key made nothing. Whoever sends a key
-        again has looked before, after the server had time to settle.
+        again has looked before, after the server had time to settle. A post that merely reads
+        like ours may be another one of ours: `find` decides that, which is told of those.
         """
         try:
             if found := await self._carrier(prepared):
@@ -203,13 +204,9 @@ class Connector:
                 raise error
             sent_at, text = datetime.fromisoformat(since), str(prepared.state["status"]["status"])
             sought = Sought(key, prepared, text, sent_at, datetime.now(UTC), after)
-            match await self.find(sought):
-                case Receipt() as receipt:
-                    return receipt
-                case Absence.NOT_THERE:
-                    return None
-                case Absence.CANNOT_TELL:
-                    raise error
+            if await self.find(sought) is Absence.NOT_THERE:
+                return None
+            raise error
         except PlatformError as another:
             if another is error:
                 raise
