@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import typer
 
 from cli import _house
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
 from clickpost.settings import Settings
+from clickpost.store.certificates import Certificates
 from clickpost.store.ledger import Walked
+from clickpost.store.signer import Signer
 from clickpost.store.vault import add_key, forget_former
 
 app = typer.Typer(no_args_is_help=True, help="Check the ledger; rotate the master key.")
@@ -16,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Check the ledger; rotate the maste
 @app.command()
 @guarded
 def verify(as_json: bool = AsJson) -> None:
-    """Walk the ledger's chain and name the first broken line."""
+    """Walk the ledger's chain and its signed heads, and name the first broken line."""
     walked = _house.run(_walked(_house.settings()))
     broken = walked.broken
     if as_json:
@@ -31,7 +35,28 @@ def verify(as_json: bool = AsJson) -> None:
 
 async def _walked(given: Settings) -> Walked:
     async with _house.opened(given) as store:
-        return await store.verify()
+        walked = await store.verify()
+        if walked.broken is None:
+            key = Signer.of(given).public
+            broken = await Certificates(store.engine, store.vault).wrong_checkpoint(key)
+            walked = replace(walked, broken=broken)
+        return walked
+
+
+@app.command()
+@guarded
+def checkpoint(as_json: bool = AsJson) -> None:
+    """Sign the ledger's head now; each certificate and each nightly purge does it too."""
+    seq = _house.run(_signed(_house.settings()))
+    if as_json:
+        show_json({"signed": seq})
+    else:
+        out.print(f"line {seq} is signed" if seq else "the head is signed already")
+
+
+async def _signed(given: Settings) -> int | None:
+    async with _house.opened(given) as store:
+        return await Certificates(store.engine, store.vault).checkpoint(Signer.of(given))
 
 
 @app.command("rotate-keys")

@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     master_key_old: SecretStr | None = Field(
         None, description="The former master key, while `audit rotate-keys` wraps anew."
     )
+    signing_key: SecretStr | None = Field(
+        None,
+        description="Key that signs certificates (base64, 32 bytes); else a key file.",
+    )
     smtp_host: str | None = Field(None, description="Mail server that takes our notices.")
     smtp_port: int = Field(587, description="Its port: 587 for STARTTLS, 465 for TLS.")
     smtp_security: Literal["starttls", "tls", "none"] = Field(

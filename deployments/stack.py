@@ -22,6 +22,7 @@ from clickpost.reach import from_here, is_loopback
 from clickpost.settings import PROJECT, Settings
 from clickpost.store import schema
 from clickpost.store.database import migrate
+from clickpost.store.signer import Signer
 from deployments import prefect_database, runs
 from deployments.postgres import Postgres
 from deployments.processes import PYTHON, Part, Processes, memory_of
@@ -147,6 +148,7 @@ class Stack:
             waiting.append((part, self.processes.start(part)))
         migrate(url)
         refuse_unmapped(self.settings)
+        Signer.of(self.settings)  # Made now, not by the first who needs it.
         for part, process in waiting:
             self.processes.wait(part, process, lambda: say(f"waiting for {part.name}"))  # noqa: B023
         worker = self._worker()
@@ -238,7 +240,13 @@ class Stack:
         ):
             if value := getattr(self.settings, name):
                 said[f"CLICKPOST_{name.upper()}"] = str(value)
-        for name in ("database_url", "master_key", "master_key_old", "metrics_token"):
+        for name in (
+            "database_url",
+            "master_key",
+            "master_key_old",
+            "signing_key",
+            "metrics_token",
+        ):
             if secret := getattr(self.settings, name):
                 said[f"CLICKPOST_{name.upper()}"] = secret.get_secret_value()
         return said | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}

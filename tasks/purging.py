@@ -20,8 +20,10 @@ from clickpost.policy.load import BrokenPolicies, policy_hash
 from clickpost.retention import Tally
 from clickpost.settings import Settings
 from clickpost.store import Store
+from clickpost.store.certificates import Certificates
 from clickpost.store.expiring import Compiled
 from clickpost.store.purging import Purging
+from clickpost.store.signer import Signer
 from tasks import _wiring
 
 log = logger("purging")
@@ -212,6 +214,7 @@ async def run(policy: str | None, *, dry: bool) -> tuple[list[Outcome], list[int
         with suppress(Exception):  # A bar that cannot be drawn stops no purge.
             await update_progress(bar, 100.0 * len(outcomes) / total)
     await report(outcomes)
+    await Certificates(house.store.engine, house.vault).checkpoint(Signer.of(house.settings))
     return outcomes, await retained.store.personal_in_ledger()
 
 

@@ -612,3 +612,26 @@ class LedgerHead(SQLModel, table=True):
     one: bool = Field(default=True, primary_key=True)
     seq: int = Field(sa_column=Column(BigInteger, nullable=False))
     hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class Checkpoint(SQLModel, table=True):
+    """A signed head of the ledger: who writes the chain anew cannot sign it; append-only."""
+
+    seq: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    at: datetime = _moment(null=False)
+    key_id: str
+    signature: str
+
+
+class Certificate(SQLModel, table=True):
+    """What was done for a request, signed; its text is kept as it was signed."""
+
+    id: str = Field(primary_key=True)
+    request: str = Field(index=True)
+    """The id of the erasure, anonymization or export."""
+    action: str
+    seq: int = Field(sa_column=Column(BigInteger, nullable=False))
+    """The line of the ledger that names its digest."""
+    document: str
+    made_at: datetime = _moment(null=False)
