@@ -44,8 +44,8 @@ __all__ = [
     "validated",
 ]
 
-#: Folders that `clickpost.policy.keeping` and `.triggering` read; all others hold platforms.
-OTHERS = ("data_map", "retention", "triggers")
+#: Folders of other kinds, which other modules read; all the rest hold platforms.
+OTHERS = ("data_map", "retention", "triggers", "running")
 
 #: What the connectors' code can do, by platform; compared with what the policies say.
 Code = Mapping[str, AbstractSet[str]]
@@ -371,7 +371,21 @@ def _against_code(source: Source, name: str, code: Code | None) -> Iterator[Prob
         yield source.problem(("capabilities",), f"{word!r} is missing, which the connector can do")
 
 
+def _without_purpose(source: Source, policy: PlatformPolicy) -> Iterator[Problem]:
+    """Yield the permissions that are asked for and of which nobody says why."""
+    rules = policy.oauth
+    for key, asked in (("scopes", rules.scopes), ("optional", rules.optional)) if rules else ():
+        for number, one in enumerate(asked):
+            if one not in policy.scopes:
+                near = nearest(one, policy.scopes) or ""
+                said = f"{one!r} has no purpose: it is not among `scopes`"
+                yield source.problem(("oauth", key, number), said, "", near)
+    if rules and policy.api.base is not None and not rules.authorize.startswith("https://"):
+        yield source.problem(("oauth", "authorize"), "needs a whole address: `api.base` is known")
+
+
 def _impossible(source: Source, policy: PlatformPolicy) -> Iterator[Problem]:
+    yield from _without_purpose(source, policy)
     for place, low, high in _ranges(policy, ()):
         if low is not None and high is not None and low > high:
             yield source.problem(place, f"min {low} is above max {high}")

@@ -293,6 +293,60 @@ class TokenRules(Sourced):
     )
 
 
+#: An address, or its path alone where every server is its own platform.
+Address = Annotated[str, Field(pattern=r"^(https://[a-z0-9.-]+)?/[A-Za-z0-9/._-]+$")]
+
+
+class LongLived(Facts):
+    """How a token of an hour becomes one that lasts."""
+
+    url: Address = Field(description="Where it is exchanged, by GET.")
+    grant_type: Words = Field(description="What the exchange is called there.")
+
+
+class OAuthRules(Sourced):
+    """How an account's owner grants us access in a browser (OAuth 2, authorization code)."""
+
+    authorize: Address = Field(description="The platform's page that asks the owner.")
+    token: Address = Field(description="Where the code becomes a token.")
+    register_at: Address | None = Field(
+        None,
+        alias="register",
+        description="Where an app registers itself; null: an operator makes it by hand.",
+    )
+    scopes: list[Words] = Field(
+        min_length=1, description="Permissions without which nothing is connected."
+    )
+    optional: list[Words] = Field(
+        default_factory=list, description="Permissions that are asked for and may be refused."
+    )
+    whole: list[Words] = Field(
+        default_factory=list,
+        description="Asked for instead where a server knows none of the finer ones.",
+    )
+    separator: Literal[" ", ","] = Field(" ", description="What stands between two permissions.")
+    pkce: bool = Field(description="True where PKCE (S256) is understood.")
+    parameters: dict[str, str] = Field(
+        default_factory=dict, description="What else the platform's page has to be told."
+    )
+    refresh_token: bool = Field(
+        False, description="True where a grant without a refresh token is of no use."
+    )
+    long_lived: LongLived | None = Field(
+        None, description="How the token is exchanged for one that lasts; null: it does."
+    )
+    https: bool = Field(
+        True,
+        description="False where it also sends people back to http, at least on their own machine.",
+    )
+    callbacks: bool = Field(
+        False, description="True where it tells our deauthorize callback who removed the app."
+    )
+    app_at: Words | None = Field(
+        None, description="Where an operator makes the app; null where it registers itself."
+    )
+
+
 class Unknown(Sourced):
     """How a lost outcome is settled."""
 
@@ -375,6 +429,9 @@ class PlatformPolicy(Facts):
     capabilities: list[str] = Field(description="What the connector can do; checked against it.")
     credentials: dict[str, Credential] = Field(description="What `connect` asks for.")
     scopes: dict[str, Words] = Field(description="Permissions to ask for, each with its purpose.")
+    oauth: OAuthRules | None = Field(
+        None, description="How an owner grants access in a browser, where that is possible."
+    )
     text: TextRules = Field(description="The post's text (caption, description).")
     title_rules: TextRules | None = Field(
         None, alias="heading", description="The post's title, where the platform has one."
