@@ -66,7 +66,19 @@ def looked(given: Settings, place: Path) -> Report:
     if not place.exists():
         return report
     report = joined(report, keeping.check(place, schema.at_hand(given)))
-    return joined(report, triggering.check(place, lambda one, two: _faults(given, one, two)))
+    report = joined(report, triggering.check(place, lambda one, two: _faults(given, one, two)))
+    return joined(report, _running(given, place))
+
+
+def _running(given: Settings, place: Path) -> Report:
+    """Look at the running policies; Prefect takes its seconds only where there are some."""
+    paths = [place] if place.is_file() else [*place.rglob("*.y*ml")]
+    if not any(path.parent.name == "running" for path in paths):
+        return Report()
+    prepare(given)
+    from deployments import queues
+
+    return queues.check(place)
 
 
 def _faults(given: Settings, source: Source, trigger: Trigger) -> Iterator[Problem]:
@@ -96,7 +108,7 @@ def _asked(given: Settings, *, apply: bool) -> Plan:
 
     from deployments import agreeing
 
-    wanted = agreeing.triggers_of(given)
+    wanted = agreeing.policies_of(given)
     try:
         # Whoever imported Prefect first: without an address it would start a server of its own.
         with temporary_settings({PREFECT_API_URL: runs.api_url(given)}):

@@ -1,7 +1,8 @@
-"""Makes Prefect agree with the trigger policies: what they want, what is there, the difference.
+"""Makes Prefect agree with the policies: what they want, what is there, the difference.
 
-What was made here is known by its tag and the last line of its description; nothing else is
-touched. There is no state beside Prefect's own, so an `apply` that was killed is simply run again.
+What was made here is known by the last line of its description, a trigger's by its tag as well,
+and a limit, which has no description, by how its name begins; nothing else is touched. There is no
+state beside Prefect's own, so an `apply` that was killed is simply run again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -25,18 +26,40 @@ from prefect.exceptions import ObjectNotFound
 
 from clickpost.policy import triggering
 from clickpost.policy.load import BrokenPolicies
+from clickpost.policy.running import Running
 from clickpost.policy.triggers import Trigger
 from clickpost.settings import Settings
-from deployments import registry
-from deployments.registry import POOL
-from deployments.triggers import KEEPERS, MADE, Automatic, Deployed, Wanted, faults, wanted_of
+from deployments import queues
+from deployments.triggers import (
+    FLOWS,
+    KEEPERS,
+    MADE,
+    MADE_OWN,
+    Automatic,
+    Deployed,
+    faults,
+    own_of,
+    wanted_of,
+)
 
+Kind = Literal["pool", "queue", "limit", "deployment", "automation"]
 Action = Literal["add", "change", "remove"]
 #: Of an object, what is compared and shown: words by what they are about.
 Facts = Mapping[str, str]
+Wanted = queues.Wanted | Deployed | Automatic
 
 _PAGE = 200
 _MADE = re.compile(MADE.replace(".", r"\.").format(name=r"[a-z0-9-]+", version=r"[0-9a-f]+"))
+
+
+@dataclass(frozen=True)
+class Policies:
+    """The policies that Prefect is to agree with."""
+
+    triggers: Sequence[Trigger]
+    running: Sequence[Running]
+    worker_limit: int = 0
+    """Runs that one worker takes, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,7 @@ class Change:
     """One thing that differs: `before` is what Prefect has, `after` what the policies want."""
 
     action: Action
-    kind: Literal["deployment", "automation"]
+    kind: Kind
     name: str
     before: Facts
     after: Facts
@@ -71,87 +94,152 @@ class _There:
     deployments: Mapping[str, DeploymentResponse]
     automations: Mapping[str, list[Automation]]
     names: Mapping[UUID, str]
+    lines: queues.There
 
 
-def triggers_of(settings: Settings) -> list[Trigger]:
-    """Return the triggers; raise BrokenPolicies with every problem of theirs."""
-    return triggering.load(settings.policies, faults)
+def policies_of(settings: Settings) -> Policies:
+    """Return the policies; raise BrokenPolicies with every problem of theirs."""
+    triggers = triggering.load(settings.policies, faults)
+    return Policies(triggers, queues.load(settings.policies), settings.worker_limit)
 
 
-async def plan(triggers: Sequence[Trigger]) -> Plan:
+async def plan(policies: Policies) -> Plan:
     """Say what `apply` would do; nothing is changed."""
+    wanted = _wanted_of(policies)
     async with get_client() as client:
-        changes = _changes(wanted_of(triggers), await _there(client))
-    return Plan(tuple(changes), tuple(warnings_of(triggers)))
+        there = await _there(client, wanted)
+    return Plan(tuple(_changes(wanted, there)), tuple(warnings_of(policies, there.lines)))
 
 
-async def apply(triggers: Sequence[Trigger]) -> Plan:
+async def apply(policies: Policies) -> Plan:
     """Make Prefect agree, and return what was done; a second time nothing is.
 
     New and changed things first, then what is no longer wanted: wherever it is stopped, each thing
     is as it was or as it shall be, and the next `apply` does the rest.
     """
-    wanted = {_key(one): one for one in wanted_of(triggers)}
+    wanted = _wanted_of(policies)
+    by_key = {_key(one): one for one in wanted}
     async with get_client() as client:
-        there = await _there(client)
-        changes = list(_changes(wanted.values(), there))
+        there = await _there(client, wanted)
+        changes = list(_changes(wanted, there))
         for change in changes:
-            one = wanted.get((change.kind, change.name))
+            one = by_key.get((change.kind, change.name))
             if change.action == "remove" or one is None:
                 await _remove(client, there, change)
-            elif isinstance(one, Deployed):
-                await _deploy(client, one, there.deployments.get(one.full_name))
             else:
-                await _automate(client, one, there.automations.get(one.name, []))
-    return Plan(tuple(changes), tuple(warnings_of(triggers)))
+                await _make(client, one, there)
+        if any(change.kind == "queue" for change in changes):
+            await queues.settle(client, _lines(wanted))
+    return Plan(tuple(changes), tuple(warnings_of(policies, there.lines)))
 
 
-def _key(one: Wanted) -> tuple[str, str]:
-    if isinstance(one, Deployed):
-        return "deployment", one.full_name
-    return "automation", one.name
+def _wanted_of(policies: Policies) -> list[Wanted]:
+    """Return all that the policies want, each thing after those that it needs."""
+    places = queues.places_of(policies.running)
+    return [
+        *queues.wanted_of(policies.running),
+        *own_of(places),
+        *wanted_of(policies.triggers, places),
+    ]
 
 
-def warnings_of(triggers: Sequence[Trigger]) -> Iterable[str]:
+def _lines(wanted: Iterable[Wanted]) -> list[queues.Wanted]:
+    return [one for one in wanted if isinstance(one, queues.Wanted)]
+
+
+def _key(one: Wanted) -> tuple[Kind, str]:
+    match one:
+        case Deployed():
+            return "deployment", one.full_name
+        case Automatic():
+            return "automation", one.name
+        case queues.Queue():
+            return "queue", one.full_name
+        case queues.Pool():
+            return "pool", one.name
+        case queues.Limit():
+            return "limit", one.name
+
+
+def warnings_of(policies: Policies, lines: queues.There | None = None) -> Iterator[str]:
     """Yield what is allowed, and may be a mistake."""
-    scheduled = {one.run for one in triggers if not one.reacts}
+    scheduled = {one.run for one in policies.triggers if not one.reacts}
     for flow in KEEPERS:
         if flow not in scheduled:
             yield (
                 f"nothing runs {flow} by the clock any more; the trigger that we ship for it is in"
                 " policies/triggers"
             )
+    if policies.worker_limit:
+        yield from queues.warnings_of(policies.running, policies.worker_limit)
+    for name in sorted(lines.waiting if lines else ()):
+        yield f"runs wait in the queue {name}, which no policy wants: it goes once it is empty"
 
 
-def _changes(wanted: Iterable[Wanted], there: _There) -> Iterable[Change]:
+def _changes(wanted: Sequence[Wanted], there: _There) -> Iterator[Change]:
     keys = set()
     for one in wanted:
-        keys.add(_key(one))
-        after = _facts_of(one)
-        if isinstance(one, Deployed):
-            found = there.deployments.get(one.full_name)
-            before = _facts_of_deployment(found) if found else {}
-            name, kind = one.full_name, "deployment"
-        else:
-            same = there.automations.get(one.name, [])
-            before = _facts_of_automation(same[0], there.names) if same else {}
-            if len(same) > 1:
-                before = {**before, "copies": str(len(same))}
-            name, kind = one.name, "automation"
+        kind, name = _key(one)
+        keys.add((kind, name))
+        before, after = _before(one, there), _facts_of(one)
         if before != after:
-            action: Action = "change" if before else "add"
-            yield Change(action, kind, name, before, after)  # type: ignore[arg-type]
-    # Who runs something goes before what is run.
+            yield Change("change" if before else "add", kind, name, before, after)
+    for kind, name, before in _all(there):
+        if (kind, name) not in keys:
+            yield Change("remove", kind, name, before, {})
+
+
+def _all(there: _There) -> Iterator[tuple[Kind, str, Facts]]:
+    """Yield what there is of ours; who runs something comes before what is run."""
     for name, automations in sorted(there.automations.items()):
-        if ("automation", name) not in keys:
-            before = _facts_of_automation(automations[0], there.names)
-            yield Change("remove", "automation", name, before, {})
+        yield "automation", name, _facts_of_automation(automations[0], there.names)
     for name, deployment in sorted(there.deployments.items()):
-        if ("deployment", name) not in keys:
-            yield Change("remove", "deployment", name, _facts_of_deployment(deployment), {})
+        yield "deployment", name, _facts_of_deployment(deployment)
+    for name, limit in sorted(there.lines.limits.items()):
+        yield "limit", name, queues.facts_of(limit)
+    waiting = there.lines.waiting
+    for name, queue in sorted(there.lines.queues.items()):
+        if name not in waiting:
+            yield "queue", name, queues.facts_of(queue)
+    for name, pool in sorted(there.lines.pools.items()):
+        if not any(one.startswith(f"{name}/") for one in waiting):
+            yield "pool", name, queues.facts_of(pool)
+
+
+def _before(one: Wanted, there: _There) -> Facts:
+    """Return the facts of what Prefect has under this name; none where it has nothing."""
+    match one:
+        case Deployed():
+            known = there.deployments.get(one.full_name)
+            return _facts_of_deployment(known) if known else {}
+        case Automatic():
+            same = there.automations.get(one.name, [])
+            facts = _facts_of_automation(same[0], there.names) if same else {}
+            return {**facts, "copies": str(len(same))} if len(same) > 1 else facts
+        case queues.Queue():
+            queue = there.lines.queues.get(one.full_name)
+            return queues.facts_of(queue) if queue else {}
+        case queues.Pool():
+            pool = there.lines.pools.get(one.name)
+            return queues.facts_of(pool) if pool else {}
+        case queues.Limit():
+            limit = there.lines.limits.get(one.name)
+            return queues.facts_of(limit) if limit else {}
+
+
+async def _make(client: PrefectClient, one: Wanted, there: _There) -> None:
+    match one:
+        case Deployed():
+            await _deploy(client, one, there.deployments.get(one.full_name))
+        case Automatic():
+            await _automate(client, one, there.automations.get(one.name, []))
+        case _:
+            await queues.make(client, one, there.lines)
 
 
 def _facts_of(one: Wanted) -> Facts:
+    if isinstance(one, queues.Wanted):
+        return one.facts
     if isinstance(one, Deployed):
         return {
             "description": one.description,
@@ -160,7 +248,7 @@ def _facts_of(one: Wanted) -> Facts:
             "schedule": _said(one.schedule),
             "tags": " ".join(sorted(one.tags)),
             "form": _json(one.form),
-            "pool": POOL,
+            "queue": "/".join(one.place),
         }
     return {
         "description": one.description,
@@ -179,7 +267,7 @@ def _facts_of_deployment(one: DeploymentResponse) -> Facts:
         "schedule": ", ".join(_said(schedule.schedule) for schedule in one.schedules) or "none",
         "tags": " ".join(sorted(one.tags)),
         "form": _json(one.parameter_openapi_schema or {}),
-        "pool": one.work_pool_name or "",
+        "queue": f"{one.work_pool_name}/{one.work_queue_name}",
     }
 
 
@@ -219,7 +307,8 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-async def _there(client: PrefectClient) -> _There:
+async def _there(client: PrefectClient, wanted: Sequence[Wanted]) -> _There:
+    own = {f"{flow}/{flow}" for flow in FLOWS}
     flows: dict[UUID, str] = {}
     deployments: dict[str, DeploymentResponse] = {}
     names: dict[UUID, str] = {}
@@ -227,17 +316,20 @@ async def _there(client: PrefectClient) -> _There:
         if one.flow_id not in flows:
             flows[one.flow_id] = (await client.read_flow(one.flow_id)).name
         names[one.id] = f"{flows[one.flow_id]}/{one.name}"
-        if _is_ours(one.description, one.tags):
+        if names[one.id] in own or _is_ours(one.description, one.tags):
             deployments[names[one.id]] = one
     automations: dict[str, list[Automation]] = {}
     for automation in await _all_automations(client):
         if _is_ours(automation.description, automation.tags):
             automations.setdefault(automation.name, []).append(automation)
-    return _There(deployments, automations, names)
+    lines = await queues.there(client, _lines(wanted))
+    return _There(deployments, automations, names, lines)
 
 
 def _is_ours(description: str | None, tags: Iterable[str]) -> bool:
     last = (description or "").strip().rpartition("\n")[2]
+    if last == MADE_OWN:
+        return True
     return bool(_MADE.fullmatch(last)) and any(tag.startswith("trigger:") for tag in tags)
 
 
@@ -270,7 +362,8 @@ async def _deploy(client: PrefectClient, one: Deployed, known: DeploymentRespons
         name=one.name,
         schedules=schedules,
         parameters=dict(one.parameters),
-        work_pool_name=POOL,
+        work_pool_name=one.place[0],
+        work_queue_name=one.place[1],
         tags=list(one.tags),
         description=one.description,
         entrypoint=one.spec.entrypoint,
@@ -302,6 +395,9 @@ async def _automate(client: PrefectClient, one: Automatic, known: Sequence[Autom
 
 
 async def _remove(client: PrefectClient, there: _There, change: Change) -> None:
+    if change.kind in ("queue", "pool", "limit"):
+        await queues.remove(client, change.kind, change.name)
+        return
     if change.kind == "automation":
         for automation in there.automations[change.name]:
             await client.delete_automation(automation.id)
@@ -313,9 +409,7 @@ async def _remove(client: PrefectClient, there: _There, change: Change) -> None:
 
 
 async def _up() -> None:
-    triggers = triggers_of(Settings())
-    await registry.apply()
-    for warning in (await apply(triggers)).warnings:
+    for warning in (await apply(policies_of(Settings()))).warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
 

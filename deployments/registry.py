@@ -1,25 +1,15 @@
-"""Makes Prefect know our flows: one work pool, and a deployment for each flow."""
+"""Which flows there are, and what operators are told of them."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import (
-    DeploymentScheduleCreate,
-    WorkPoolCreate,
-    WorkPoolUpdate,
-)
-from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.client.orchestration import PrefectClient
 from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 
 from deployments import runs
-from deployments.warm_worker import TYPE, WarmWorker
 from flows.approve import approve
 from flows.asking import ask_operator
 from flows.drift import check_drift
@@ -37,12 +27,11 @@ POOL = runs.POOL
 
 @dataclass(frozen=True)
 class Spec:
-    """One deployment: its flow, where it is, and how often it runs by itself."""
+    """One flow: where it is, and what its deployment tells."""
 
     flow: Flow[Any, Any]
     entrypoint: str
     description: str
-    every: timedelta | None = None
     tags: tuple[str, ...] = ()
 
 
@@ -146,75 +135,16 @@ DEPLOYMENTS = (
 )
 
 
-async def apply() -> None:
-    """Make the pool and the deployments as they are here; a second time changes nothing."""
-    async with get_client() as client:
-        await _pool(client)
-        for spec in DEPLOYMENTS:
-            await deploy(client, spec)
-
-
-async def _pool(client: PrefectClient) -> None:
-    template = WarmWorker.get_default_base_job_template()
-    try:
-        pool = await client.read_work_pool(POOL)
-    except ObjectNotFound:
-        try:
-            await client.create_work_pool(
-                WorkPoolCreate(name=POOL, type=TYPE, base_job_template=template)
-            )
-        except ObjectAlreadyExists:
-            return
-        return
-    if pool.is_paused:
-        await client.update_work_pool(POOL, WorkPoolUpdate(is_paused=False))
-
-
 async def deploy(client: PrefectClient, spec: Spec) -> None:
-    """Make one deployment as `spec` says, unless it is so already: its schedule runs on."""
-    schema = parameter_schema(spec.flow).model_dump(exclude_unset=True)
-    if await _stands(client, spec, schema):
-        return
-    flow_id = await client.create_flow(spec.flow)
-    schedules = (
-        [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=spec.every), active=True)]
-        if spec.every
-        else []
-    )
+    """Make a deployment beside those of `policy apply`, for a benchmark or a test."""
     await client.create_deployment(
-        flow_id=flow_id,
+        flow_id=await client.create_flow(spec.flow),
         name=spec.flow.name,
-        schedules=schedules,
         work_pool_name=POOL,
         tags=list(spec.tags),
         description=spec.description,
         entrypoint=spec.entrypoint,
         path=None,
         enforce_parameter_schema=True,
-        parameter_openapi_schema=schema,
+        parameter_openapi_schema=parameter_schema(spec.flow).model_dump(exclude_unset=True),
     )
-
-
-async def _stands(client: PrefectClient, spec: Spec, schema: dict[str, Any]) -> bool:
-    """Say whether Prefect has the deployment already; an operator's pause is left alone."""
-    try:
-        found = await client.read_deployment_by_name(f"{spec.flow.name}/{spec.flow.name}")
-    except ObjectNotFound:
-        return False
-    intervals = [
-        one.schedule.interval
-        for one in found.schedules
-        if isinstance(one.schedule, IntervalSchedule)
-    ]
-    return (
-        found.entrypoint == spec.entrypoint
-        and found.description == spec.description
-        and sorted(found.tags) == sorted(spec.tags)
-        and found.work_pool_name == POOL
-        and found.parameter_openapi_schema == schema
-        and intervals == ([spec.every] if spec.every else [])
-    )
-
-
-if __name__ == "__main__":
-    asyncio.run(apply())

@@ -34,6 +34,7 @@ from clickpost.policy.triggers import (
     trigger_hash,
 )
 from clickpost.triggers import SOURCES, filled, sources_in
+from deployments.queues import Places
 from deployments.registry import DEPLOYMENTS, Spec
 
 FLOWS: Mapping[str, Spec] = {spec.flow.name: spec for spec in DEPLOYMENTS}
@@ -41,6 +42,8 @@ FLOWS: Mapping[str, Spec] = {spec.flow.name: spec for spec in DEPLOYMENTS}
 GATE = "fire"
 #: So ends the description of all that we make; what does not end so is never touched.
 MADE = "Made by `clickpost policy apply` from triggers/{name}.yaml, version {version}."
+#: And so that of a flow's own deployment, which every flow has.
+MADE_OWN = "Made by `clickpost policy apply`."
 #: What keeps the house: without a schedule, posts that got stuck stay so.
 KEEPERS = ("sweep-deliveries", "reconcile-deliveries", "plan-ahead", "tell", "check-drift")
 
@@ -66,6 +69,8 @@ class Deployed:
     tags: tuple[str, ...]
     description: str
     parameters: Mapping[str, Any]
+    place: tuple[str, str]
+    """Work pool and queue."""
     schedule: Schedule | None = None
 
     @property
@@ -94,14 +99,30 @@ class Automatic:
 Wanted = Deployed | Automatic
 
 
-def wanted_of(triggers: Iterable[Trigger]) -> list[Wanted]:
+def own_of(places: Places) -> list[Deployed]:
+    """Return the deployment that each flow has of its own, for people and for our commands."""
+    return [
+        Deployed(
+            spec,
+            spec.flow.name,
+            spec.tags,
+            f"{spec.description}\n\n{MADE_OWN}",
+            {},
+            places.of(spec.flow.name),
+        )
+        for spec in DEPLOYMENTS
+    ]
+
+
+def wanted_of(triggers: Iterable[Trigger], places: Places) -> list[Wanted]:
     """Return all that the triggers want Prefect to have, deployments first."""
-    found = [one for trigger in triggers for one in _wanted_of(trigger)]
+    found = [one for trigger in triggers for one in _wanted_of(trigger, places)]
     return sorted(found, key=lambda one: isinstance(one, Automatic))
 
 
-def _wanted_of(trigger: Trigger) -> Iterator[Wanted]:
-    made = _Making(trigger.name, trigger.name, trigger_hash(trigger), trigger.title)
+def _wanted_of(trigger: Trigger, places: Places) -> Iterator[Wanted]:
+    version = trigger_hash(trigger)
+    made = _Making(trigger.name, trigger.name, version, trigger.title, places)
     when = trigger.when
     if isinstance(when, OnEvent | OnAbsence | OnWebhook):
         at_most = trigger.at_most or MOST_AN_HOUR
@@ -114,12 +135,13 @@ def _wanted_of(trigger: Trigger) -> Iterator[Wanted]:
     else:
         yield made.deployed(trigger.run, trigger.with_, schedule_of(when))
     if trigger.on_failure is not None:
-        yield from _on_failure(trigger, trigger.on_failure)
+        yield from _on_failure(trigger, trigger.on_failure, places)
 
 
-def _on_failure(trigger: Trigger, wish: OnFailure) -> Iterator[Wanted]:
+def _on_failure(trigger: Trigger, wish: OnFailure, places: Places) -> Iterator[Wanted]:
     title = f"A run of {trigger.name} failed: {trigger.title}"
-    made = _Making(failed_name(trigger.name), trigger.name, trigger_hash(trigger), title)
+    version = trigger_hash(trigger)
+    made = _Making(failed_name(trigger.name), trigger.name, version, title, places)
     when = OnEvent(event=list(_FAILED), match=Match(trigger=[trigger.name]))
     yield from made.reaction(when, wish.run, wish.with_, None, MOST_AN_HOUR)
 
@@ -137,6 +159,7 @@ class _Making:
     file: str
     version: str
     title: str
+    places: Places
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -151,7 +174,9 @@ class _Making:
     ) -> Deployed:
         spec = FLOWS[flow]
         description = self.said(spec.description)
-        return Deployed(spec, self.name, self.tags_of(spec), description, parameters, schedule)
+        place = self.places.of(flow)
+        tags = self.tags_of(spec)
+        return Deployed(spec, self.name, tags, description, parameters, place, schedule)
 
     def tags_of(self, spec: Spec) -> tuple[str, ...]:
         return (*spec.tags, *self.tags)

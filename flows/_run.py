@@ -23,6 +23,7 @@ from tasks import (
     approving,
     asking,
     calling_off,
+    limiting,
     preparing,
     reconciling,
     reporting,
@@ -53,8 +54,9 @@ async def prepare(post_id: str) -> None:
 
 @task(name="prepare", task_run_name="prepare {post_id}", retries=2, retry_delay_seconds=2)
 async def render(post_id: str) -> None:
-    """Prepare a post whose renditions take their time."""
-    await preparing.compose(post_id, reporting.progress(post_id))
+    """Prepare a post whose renditions take their time, once few others do."""
+    async with limiting.taken("encodes"):
+        await preparing.compose(post_id, reporting.progress(post_id))
 
 
 @task(name="upload", task_run_name="upload {post_id} {connection}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,8 @@ from tasks.sending import Step
 
 #: Sends side by side; more only queue at the connections' own limits.
 SIDE_BY_SIDE = 40
+#: Posts prepared side by side that should have been before.
+DESK = 8
 
 
 class Moment(BaseModel):
@@ -42,21 +45,43 @@ async def publish_due(moment: Moment) -> PrefectState[Any]:
     decided by its post's `late` policy. Cancelling the run, before or while it runs, calls off the
     posts of its moment that are not sent yet.
     """
-    rows = await _prepared(moment.at)
-    await planning.until(moment.at)
-    gate = asyncio.Semaphore(SIDE_BY_SIDE)
-    steps = await _run.side_by_side(_one(row, gate) for row in rows)
+    rows = await calling_off.judged(await reporting.due_rows(moment.at))
+    behind = sorted({row.post_id for row in rows if row.state == "planned"})
+    ready = [row for row in rows if row.post_id not in behind]
+    due = frozenset(row.delivery_id for row in rows)
+    gate, desk = asyncio.Semaphore(SIDE_BY_SIDE), asyncio.Semaphore(DESK)
+    done = await _run.side_by_side(
+        [
+            _sent(ready, moment.at, gate),
+            *(_behind(post_id, due, moment.at, gate, desk) for post_id in behind),
+        ]
+    )
+    steps = [step for one in done for step in ([one] if isinstance(one, BaseException) else one)]
     posts = sorted({row.post_id for row in rows})
     await _run.side_by_side(_reported(post_id, gate) for post_id in posts)
     await _run.wake()
     return _run.ended(steps)
 
 
-async def _prepared(moment: datetime) -> list[reporting.Row]:
-    rows = await calling_off.judged(await reporting.due_rows(moment))
-    for post_id in sorted({row.post_id for row in rows if row.state == "planned"}):
+async def _behind(
+    post_id: str,
+    due: Collection[str],
+    moment: datetime,
+    gate: asyncio.Semaphore,
+    desk: asyncio.Semaphore,
+) -> list[Step | BaseException]:
+    """Prepare a post that was not yet, and send it; no other one waits for that."""
+    async with desk:
         await _run.prepare(post_id)
-    return await calling_off.judged(await reporting.due_rows(moment))
+    rows = [row for row in await reporting.rows(post_id) if row.delivery_id in due]
+    return await _sent(await calling_off.judged(rows), moment, gate)
+
+
+async def _sent(
+    rows: Sequence[reporting.Row], moment: datetime, gate: asyncio.Semaphore
+) -> list[Step | BaseException]:
+    await planning.until(moment)
+    return await _run.side_by_side(_one(row, gate) for row in rows)
 
 
 async def _one(row: reporting.Row, gate: asyncio.Semaphore) -> Step:

@@ -17,7 +17,7 @@ from clickpost.drift import Changed, Gone, Missed, Same, Seen, Untold
 from clickpost.errors import ClickPostError, Conflict, RateLimited, TokenExpired, Transient
 from clickpost.logs import logger
 from clickpost.store.tables import Delivery
-from tasks import _wiring, budgeting, renewing
+from tasks import _wiring, budgeting, limiting, renewing
 from tasks._wiring import House
 from tasks.sending import receipts_of
 
@@ -47,6 +47,7 @@ async def _of_one(house: House, rows: Sequence[Delivery], counts: Counter[str]) 
         if await budgeting.look_waits(house, delivery, connection, policy):
             counts["NoBudget"] += 1
             return
+        await limiting.turn("looks")
         try:
             seen = await _look(house, delivery)
             await _keep(house, delivery, seen)

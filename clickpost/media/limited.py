@@ -11,6 +11,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: A rendition gives way to sends that are due, where both want a processor.
+_GIVES_WAY = 10
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -42,6 +45,7 @@ def main(memory: str, seconds: str, written: str, *words: str) -> None:
             resource.setrlimit(kind, (most, most))
         except (ValueError, OSError):  # macOS has no limit of address space.
             continue
+    os.nice(_GIVES_WAY)
     os.execv(words[0], words)  # noqa: S606 - a list of arguments that we built.
 
 

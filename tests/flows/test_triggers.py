@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from clickpost.policy import triggering
 from clickpost.settings import PROJECT
-from deployments import agreeing, runs
+from deployments import agreeing, queues, runs
 from deployments.triggers import faults
 from tests.flows.conftest import House
 
@@ -41,12 +41,16 @@ class Folder:
     def remove(self, name: str) -> None:
         self.path.joinpath("triggers", f"{name}.yaml").unlink()
 
+    def policies(self) -> agreeing.Policies:
+        triggers = triggering.load(self.path, faults)
+        return agreeing.Policies(triggers, queues.load(self.path))
+
     async def plan(self) -> list[tuple[str, str]]:
-        made = await agreeing.plan(triggering.load(self.path, faults))
+        made = await agreeing.plan(self.policies())
         return [(one.action, one.name) for one in made.changes]
 
     async def apply(self) -> list[tuple[str, str]]:
-        made = await agreeing.apply(triggering.load(self.path, faults))
+        made = await agreeing.apply(self.policies())
         return [(one.action, one.name) for one in made.changes]
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
@@ -64,7 +68,7 @@ async def folder(house: House, tmp_path: Path) -> AsyncIterator[Folder]:
     with temporary_settings({PREFECT_API_URL: runs.api_url(house.settings)}):
         made = Folder(tmp_path / "policies", house)
         yield made
-        await agreeing.apply(triggering.load(PROJECT / "policies", faults))
+        await agreeing.apply(agreeing.policies_of(house.settings))
 
 
 async def test_prefect_agrees_with_the_files_and_nothing_else_is_touched(folder: Folder) -> None:

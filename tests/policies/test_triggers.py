@@ -19,10 +19,12 @@ from clickpost.policy.schema import schema_of
 from clickpost.policy.source import Source, read
 from clickpost.policy.triggers import Trigger, trigger_hash
 from clickpost.settings import PROJECT
-from deployments.agreeing import warnings_of
+from deployments import queues
+from deployments.agreeing import Policies, warnings_of
 from deployments.triggers import FLOWS, KEEPERS, Automatic, Deployed, faults, wanted_of
 
 FILE = "policies/triggers/parrot.yaml"
+PLACES = queues.places_of(queues.load(PROJECT / "policies"))
 SHIPPED = sorted((PROJECT / "policies" / "triggers").glob("*.yaml"))
 
 HEAD = "kind: trigger\nname: parrot\ntitle: Squawks.\n"
@@ -57,7 +59,7 @@ def trigger(text: str) -> Trigger:
 
 
 def wanted(text: str) -> list[Any]:
-    return wanted_of([trigger(text)])
+    return wanted_of([trigger(text)], PLACES)
 
 
 PAGE = (PROJECT / "docs" / "how-to" / "triggers.md").read_text()
@@ -211,12 +213,12 @@ def test_a_folder_without_triggers_keeps_the_house_with_ours(tmp_path: Path) -> 
     assert [one.name for one in triggering.load(tmp_path)] == [path.stem for path in SHIPPED]
     (tmp_path / "triggers").mkdir()
     assert triggering.load(tmp_path) == []
-    assert len(list(warnings_of([]))) == len(KEEPERS)
+    assert len(list(warnings_of(Policies([], [], 0)))) == len(KEEPERS)
 
 
 def test_the_shipped_triggers_are_sound_and_keep_the_house() -> None:
     found = triggering.load(PROJECT / "policies", faults)
-    assert list(warnings_of(found)) == []
+    assert list(warnings_of(Policies(found, [], 0))) == []
     assert {one.run for one in found} >= set(KEEPERS)
 
 
