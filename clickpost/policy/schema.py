@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from clickpost.draft import PostFile
-from clickpost.policy.erasing import Erasure
 from clickpost.policy.privacy import DataMap, Retention
 from clickpost.policy.running import Running
 from clickpost.policy.shape import PlatformPolicy
@@ -19,7 +18,6 @@ SHAPES: dict[str, type[BaseModel]] = {
     "post": PostFile,
     "data_map": DataMap,
     "retention": Retention,
-    "erasure": Erasure,
     "trigger": Trigger,
     "running": Running,
 }
