@@ -49,6 +49,7 @@ STEPS = {
     "mastodon": ("status", "media", "list_statuses"),
     "instagram": ("publish", "container", "container_status"),
     "youtube": ("init", "bytes", "videos_list"),
+    "x": ("create", "append", "list_posts"),
 }
 #: What may go wrong, and how likely at each call.
 FAULTS = {
@@ -63,7 +64,7 @@ FAULTS = {
     "kill_before": 0.006,
     "kill_after": 0.006,
 }
-FAILS_PROCESSING = {"mastodon": "media", "instagram": "upload", "youtube": "bytes"}
+FAILS_PROCESSING = {"mastodon": "media", "instagram": "upload", "youtube": "bytes", "x": "finalize"}
 #: What must not happen.
 BAD = ("duplicates", "lost", "stuck", "wrong verdicts")
 #: A post whose platforms answer is out this many seconds after its moment.
@@ -73,7 +74,7 @@ _err = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to happen: `posts` to all four platforms, misfortunes drawn from `seed`.
+    """What is to happen: `posts` to every platform, misfortunes drawn from `seed`.
 
     `harsh` multiplies how likely each is; `patience`: seconds that everything has to settle in
     once they are over.
@@ -148,7 +149,7 @@ async def _ordered(house: House, plan: Plan, rng: Random) -> None:
         for _ in range(-(-plan.posts // 40) if failing else 0):
             order = {"platform": platform, "what": "fail_processing", "step": failing}
             await _order(house, order | {"skip": rng.randrange(plan.posts)})
-    _say(f"{plan.posts} posts to four platforms, seed {plan.seed}")
+    _say(f"{plan.posts} posts to {len(STEPS)} platforms, seed {plan.seed}")
 
 
 async def _orders(house: House, platform: str, step: str, plan: Plan, rng: Random) -> None:

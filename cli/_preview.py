@@ -61,7 +61,10 @@ async def _waits(
     """Say where the account's budgets would not suffice when the post is due."""
     posts, uploads = len(answer["parts"]), len(answer["media"])
     pots = budgeting.pots_of(store, row, policy)
-    short = await store.foresee(pots, posts=posts, uploads=uploads) if posts else None
+    linked = sum(budgeting.has_link(part["text"]) for part in answer["parts"])
+    short = (
+        await store.foresee(pots, posts=posts, linked=linked, uploads=uploads) if posts else None
+    )
     if short is None or (due_at is not None and short.until <= due_at):
         return []
     return [f"it would wait: {short.reason}"]

@@ -25,6 +25,8 @@ ASK_AGAIN = timedelta(seconds=30)
 A_FEW = 3
 #: What a platform that says "too fast" stops: everything of the account.
 ANYTHING = "anything"
+#: What a budget of money counts: thousandths of a US dollar.
+MONEY = "usd_mills"
 #: Answers name whole seconds: a window may seem to end so much later than it does.
 _SLACK = timedelta(seconds=5)
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -140,12 +142,18 @@ def pot_of(reading: Reading, pots: Sequence[Pot]) -> Pot | None:
     return min(fitting, key=lambda pot: pot.window, default=None)
 
 
-def need_of(pot: Pot, *, posts: int = 0, uploads: int = 0, deletes: int = 0, looks: int = 0) -> int:
-    """Return what acts take from a pot; the burst guard counts a thread once."""
+def need_of(
+    pot: Pot, *, posts: int = 0, linked: int = 0, uploads: int = 0, deletes: int = 0, looks: int = 0
+) -> int:
+    """Return what acts take from a pot; the burst guard counts a thread once.
+
+    `linked` of the posts have an address in their text.
+    """
     if pot.guard:
         return int(posts > 0)
     costs = pot.costs
-    taken = posts * costs.post + uploads * costs.upload
+    with_link = costs.post if costs.post_with_link is None else costs.post_with_link
+    taken = (posts - linked) * costs.post + linked * with_link + uploads * costs.upload
     return taken + deletes * costs.delete + looks * costs.look
 
 
@@ -289,7 +297,8 @@ def reason_of(pot: Pot, used: int, until: datetime) -> str:
     if pot.guard:
         return f"burst guard: {used} posts in {span(pot.window)} were sent; {next_at}"
     when = "a day" if pot.resets else f"in {span(pot.window)}"
-    return f"no budget: {used} {pot.what} {when} are used; {next_at}"
+    many = f"${used / 1000:.2f}" if pot.what == MONEY else f"{used} {pot.what}"
+    return f"no budget: {many} {when} are used; {next_at}"
 
 
 def guarded(reason: str, waiting: int) -> tuple[str, str]:
@@ -353,6 +362,9 @@ def said(standing: Standing) -> str:
     when = "a day" if pot.resets else f"in {span(pot.window)}"
     whose = "" if pot.guard or pot.holder.startswith("account:") else f" of the {whose_of(pot)}"
     free = f", free again at {clock(standing.full_at)}" if standing.full_at else ""
+    if pot.what == MONEY:
+        used, total = standing.used / 1000, standing.total / 1000
+        return f"${used:.2f} of ${total:.2f}{whose} {when}{free}"
     return f"{standing.used} of {standing.total} {what}{whose} {when}{free}"
 
 

@@ -230,12 +230,13 @@ def matches(rule: ErrorRule, problem: Problem, step: str) -> bool:
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """Return the seconds that the platform asks us to wait, None where it names no time.
 
-    Understands `Retry-After` (seconds or HTTP date), `ratelimit-reset` (epoch or seconds) and
-    `x-ratelimit-reset` (epoch or ISO 8601, as Mastodon sends it). Never less than a second (a
-    time that has passed is a clock that differs) and never more than a day (ask again then).
+    Understands `Retry-After` (seconds or HTTP date), `ratelimit-reset` (epoch or seconds),
+    `x-ratelimit-reset` (epoch or ISO 8601, as Mastodon sends it) and `x-rate-limit-reset` (X).
+    Never less than a second (a time that has passed is a clock that differs) and never more than
+    a day (ask again then).
     """
     now = now or datetime.now(UTC)
-    for name in ("retry-after", "ratelimit-reset", "x-ratelimit-reset"):
+    for name in ("retry-after", *(f"{prefix}reset" for prefix in _PREFIXES)):
         if value := headers.get(name):
             seconds = _seconds_until(value.strip(), now)
             if seconds is not None:
@@ -244,12 +245,12 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
 
 
 def reading_of(headers: Mapping[str, str], now: datetime | None = None) -> Reading | None:
-    """Return what `ratelimit-*` or `x-ratelimit-*` headers say is left; None where they do not.
+    """Return what `ratelimit-*` headers (also `x-…`) say is left; None where they do not.
 
     The window is known where `ratelimit-policy` names it, as in `3000;w=300`.
     """
     now = now or datetime.now(UTC)
-    for prefix in ("ratelimit-", "x-ratelimit-"):
+    for prefix in _PREFIXES:
         left, reset = headers.get(f"{prefix}remaining", ""), headers.get(f"{prefix}reset", "")
         seconds = _seconds_until(reset.strip(), now)
         if not _COUNT.fullmatch(left.strip()) or seconds is None or not 0 <= seconds <= _DAY:
@@ -266,6 +267,8 @@ def reading_of(headers: Mapping[str, str], now: datetime | None = None) -> Readi
     return None
 
 
+#: How platforms' headers about limits begin; X writes two hyphens.
+_PREFIXES = ("ratelimit-", "x-ratelimit-", "x-rate-limit-")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _DAY = 86_400.0
 

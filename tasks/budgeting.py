@@ -16,6 +16,7 @@ from clickpost.publishing import Try, Verdict
 from clickpost.store import Store
 from clickpost.store.budgets import Taking
 from clickpost.store.tables import Connection, Delivery
+from clickpost.wording import Link, entities
 from tasks import _wiring
 from tasks._wiring import House
 
@@ -37,8 +38,14 @@ def _holders_of(store: Store, connection: Connection, policy: PlatformPolicy) ->
 
 def posts_of(delivery: Delivery, pots: tuple[Pot, ...]) -> Taking:
     """Return what the parts of a delivery that are not there yet take."""
-    first = len(delivery.receipts or [])
-    return Taking(delivery.id, pots, first, max(len(delivery.message or []), first))
+    first, parts = len(delivery.receipts or []), delivery.message or []
+    linked = frozenset(number for number, part in enumerate(parts) if has_link(part["text"]))
+    return Taking(delivery.id, pots, first, max(len(parts), first), linked=linked)
+
+
+def has_link(text: str) -> bool:
+    """Say whether a text has an address in it, which some platforms charge for."""
+    return any(isinstance(one, Link) for one in entities(text))
 
 
 def uploads_of(delivery: Delivery, pots: tuple[Pot, ...]) -> Taking | None:

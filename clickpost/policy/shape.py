@@ -232,6 +232,9 @@ class Costs(Facts):
     """What one act takes from a budget, in what the budget counts."""
 
     post: Amount = Field(0, description="One post made visible; each part of a thread is one.")
+    post_with_link: Amount | None = Field(
+        None, description="One with an address in its text, where that takes another amount."
+    )
     upload: Amount = Field(0, description="One file uploaded.")
     delete: Amount = Field(0, description="One post deleted.")
     look: Amount = Field(0, description="One look whether a post is there.")
@@ -241,8 +244,8 @@ class Budget(Sourced):
     """How many calls or posts fit in a window."""
 
     per: Whose = Field(description="Who shares the budget.")
-    what: Literal["posts", "requests", "uploads", "containers", "units", "points"] = Field(
-        description="What is counted."
+    what: Literal["posts", "requests", "uploads", "containers", "units", "points", "usd_mills"] = (
+        Field(description="What is counted; usd_mills are thousandths of a US dollar.")
     )
     total: Amount = Field(description="How many.")
     window: LastingSpan = Field(description="In how long, e.g. 3 h.")

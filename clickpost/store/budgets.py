@@ -58,6 +58,8 @@ class Taking:
     first: int = 0
     end: int = 1
     uploads: int = 0
+    linked: frozenset[int] = frozenset()
+    """The parts with an address in their text, by number."""
 
     @property
     def posts(self) -> int:
@@ -84,10 +86,13 @@ class Taking:
     def _acts(self, pot: Pot, first: int) -> list[tuple[str, int]]:
         # The guard counts a thread once: with its first part.
         acts = [
-            (f"post{part}", int(part == 0) if pot.guard else budget.need_of(pot, posts=1))
+            (f"post{part}", int(part == 0) if pot.guard else self._one(pot, part))
             for part in range(first, self.end)
         ]
         return [*acts, ("upload", budget.need_of(pot, uploads=self.uploads))]
+
+    def _one(self, pot: Pot, part: int) -> int:
+        return budget.need_of(pot, posts=1, linked=int(part in self.linked))
 
 
 def _row_id(delivery_id: str, act: str, pot: Pot) -> str:
@@ -194,7 +199,13 @@ class Budgets(Base):
         return None if short is None else short.until
 
     async def foresee(
-        self, pots: Sequence[Pot], *, posts: int = 0, uploads: int = 0, looks: int = 0
+        self,
+        pots: Sequence[Pot],
+        *,
+        posts: int = 0,
+        linked: int = 0,
+        uploads: int = 0,
+        looks: int = 0,
     ) -> Short | None:
         """Say whether so much would have to wait, behind those in line; takes nothing."""
         holders = sorted({pot.holder for pot in pots})
@@ -208,7 +219,7 @@ class Budgets(Base):
         asks = [
             Ask(
                 pot,
-                need=budget.need_of(pot, posts=posts, uploads=uploads, looks=looks),
+                need=budget.need_of(pot, posts=posts, linked=linked, uploads=uploads, looks=looks),
                 ahead=_needs(pot, lines.get(pot.holder, [])),
                 spent=tuple(spent[pot.holder, pot.what]),
                 told=told.get(_told_key(pot)),
