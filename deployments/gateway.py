@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hmac
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from time import monotonic
@@ -26,7 +27,15 @@ from clickpost import hooks, logs, signing
 from clickpost.settings import Settings
 from clickpost.store import Store
 from deployments import health
-from deployments._guard import HEADERS, FairShares, PatientOnce, SafeHeaders, SmallBodies
+from deployments._guard import (
+    HEADERS,
+    PLACES,
+    FairShares,
+    PatientOnce,
+    Room,
+    SafeHeaders,
+    SmallBodies,
+)
 from deployments.health import Part
 from deployments.hooks import Hooks
 from deployments.metrics import Counters, Metrics
@@ -35,8 +44,6 @@ from deployments.metrics import Counters, Metrics
 _FRESH_FOR = 2.0
 #: Seconds after which an answer that we still work on is given up; files take their time.
 _PATIENCE = 30.0
-#: Connections beyond so many are told to come again.
-_MOST_AT_ONCE = 500
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -70,9 +77,8 @@ class Desk:
             try:
                 yield
             finally:
-                handing.cancel()
-                with suppress(asyncio.CancelledError):
-                    await handing
+                self.hooks.stop()
+                await handing
                 await self.store.close()
 
     def routes(self) -> list[Route]:
@@ -165,6 +171,7 @@ def app(settings: Settings) -> Starlette:
         lifespan=desk.opened,
         middleware=[
             Middleware(SafeHeaders, secure=secure),
+            Middleware(Room),
             Middleware(FairShares),
             Middleware(SmallBodies, largest=hooks.LARGEST),
         ],
@@ -189,9 +196,17 @@ def server(settings: Settings, host: str, port: int) -> uvicorn.Server:
             h11_max_incomplete_event_size=16 * 1024,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=10,
-            limit_concurrency=_MOST_AT_ONCE,
         )
     )
+
+
+def _let_in(places: int) -> None:
+    """Have as many files open as there are places: many systems let a process have 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = places + 500  # The database, files that are served, and the rest.
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def main() -> None:
@@ -202,6 +217,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=settings.gateway_port)
     given = parser.parse_args()
     logs.configure(settings.log_format, settings.log_level)
+    _let_in(PLACES)
     server(settings, given.host, given.port).run()
 
 

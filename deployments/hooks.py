@@ -20,6 +20,7 @@ from clickpost.store import Store
 from clickpost.store.database import is_away
 from clickpost.store.tables import Channel
 from clickpost.telling import Said
+from deployments._guard import GENUINE
 from deployments.metrics import Counters
 
 log = logger("hooks")
@@ -60,7 +61,7 @@ class Hooks:
     def __init__(self, store: Store, prefect: httpx.AsyncClient, counters: Counters) -> None:
         self._store, self._prefect, self._counters = store, prefect, counters
         self._doorkeeper = Doorkeeper(store)
-        self._accepted = asyncio.Event()
+        self._accepted, self._ends = asyncio.Event(), asyncio.Event()
 
     async def take(self, request: Request) -> Response:
         """Accept a genuine call once; 202 says that it is durable, 200 that it was so before.
@@ -77,6 +78,7 @@ class Hooks:
             if verdict is Verdict.STALE:
                 self._counters.hooks.labels("stale").inc()
                 return PlainTextResponse("The timestamp is not of these five minutes.\n", 400)
+            request.scope[GENUINE] = True
             notice_id, is_new = await self._store.accept(row, call)
         except Exception as error:
             self._counters.hooks.labels("failed").inc()
@@ -90,20 +92,25 @@ class Hooks:
     async def hand_on(self) -> None:
         """Give accepted calls to Prefect as they come, and what an earlier gateway left."""
         wait = _LEAST_WAIT
-        while True:
+        while not self._ends.is_set():
             self._accepted.clear()
             try:
-                while await self._some_handed_on():
+                while await self._some_handed_on() and not self._ends.is_set():
                     wait = _LEAST_WAIT
             except Exception as error:  # Rows stay as they were: nothing is lost by waiting.
                 log.warning("not handed on", error=type(error).__name__)
-                await asyncio.sleep(wait)
+                await _within(wait, self._ends)
                 wait = min(wait * 2, _LONGEST_WAIT)
                 continue
-            with suppress(TimeoutError):
-                # Not `wait_for`: it loses a cancel that comes with what it waits for.
-                async with asyncio.timeout(_LONGEST_WAIT):
-                    await self._accepted.wait()
+            await _within(_LONGEST_WAIT, self._accepted)
+
+    def stop(self) -> None:
+        """Let `hand_on` end after what it does just now.
+
+        It is not cancelled: a connection to the database that is cancelled half made stays open.
+        """
+        self._ends.set()
+        self._accepted.set()
 
     async def _some_handed_on(self) -> bool:
         async with self._store.unemitted_calls(_AT_ONCE) as calls:
@@ -112,6 +119,14 @@ class Hooks:
             events = [event_of(one) for one in calls]
             (await self._prefect.post("/events", json=events)).raise_for_status()
         return True
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for `event`, but not for longer."""
+    with suppress(TimeoutError):
+        # Not `wait_for`: it loses a cancel that comes with what it waits for.
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def event_of(said: Said) -> dict[str, Any]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from clickpost import signing
 from clickpost.settings import Settings
 from clickpost.store import Store
 from deployments import _guard, gateway
-from deployments._guard import FairShares, SmallBodies
+from deployments._guard import FairShares, Room, SmallBodies
 from tests.gateway.conftest import Prefect, serving
 
 
@@ -159,59 +161,221 @@ async def test_whoever_guesses_is_slowed_and_others_are_not(
         assert found[-1] == 429, "one home has many addresses"
 
 
-async def test_calls_that_succeed_have_an_end_too() -> None:
-    async def fine(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    app, seen = FairShares(fine, calls=3), []
+async def statuses_of(app: Any, number: int, address: str = "198.51.100.1", **scope: Any) -> Any:
+    """Call an application of bare ASGI so many times at once; return the statuses."""
+    seen: list[int] = []
 
     async def send(message: Any) -> None:
         if "status" in message:
             seen.append(message["status"])
 
-    for _ in range(5):
-        await app({"type": "http", "client": ("198.51.100.1", 1)}, None, send)  # type: ignore[arg-type]
-    assert seen == [200, 200, 200, 429, 429]
+    one = {"type": "http", "method": "POST", "headers": [], "client": (address, 1), **scope}
+    await asyncio.gather(*(app(dict(one), None, send) for _ in range(number)))
+    return seen
 
 
-async def spoken(port: int, *said: bytes, pause: float) -> tuple[bytes, float]:
-    """Say something slowly; return what came back, and after how long the line was cut."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    try:
-        for word in said:
-            writer.write(word)
-            await writer.drain()
+async def answered(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+async def test_calls_that_succeed_have_an_end_too() -> None:
+    assert await statuses_of(FairShares(answered, calls=3), 5) == [200, 200, 200, 429, 429]
+
+
+async def test_who_signs_takes_nobodys_share_for_many_may_have_his_address() -> None:
+    async def signed(scope: Any, receive: Any, send: Any) -> None:
+        scope[_guard.GENUINE] = scope["method"] == "POST"
+        await answered(scope, receive, send)
+
+    app = FairShares(signed, calls=3)
+    assert await statuses_of(app, 20) == [200] * 20
+    assert await statuses_of(app, 4, method="GET") == [200, 200, 200, 429]
+
+
+async def test_no_address_fills_the_room_and_those_inside_have_an_end() -> None:
+    go = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        await answered(scope, receive, send)
+
+    app = Room(slow, calls=5, of_one=3)
+    one = asyncio.create_task(statuses_of(app, 4))
+    other = asyncio.create_task(statuses_of(app, 3, "198.51.100.2"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    go.set()
+    assert (await one, await other) == ([503, 200, 200, 200], [503, 200, 200])
+    assert await statuses_of(app, 3) == [200] * 3
+
+
+async def test_bodies_have_a_bound_together_as_each_has_one() -> None:
+    async def whole() -> Any:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x" * 60, "more_body": False}
+
+    seen: list[int] = []
+
+    async def send(message: Any) -> None:
+        if "status" in message:
+            seen.append(message["status"])
+
+    app = SmallBodies(answered, 100, most_held=200)
+    said = {"type": "http", "method": "POST", "headers": [(b"content-length", b"60")]}
+    unsaid = {"type": "http", "method": "POST", "headers": [(b"transfer-encoding", b"chunked")]}
+    await asyncio.gather(*(app(one, whole, send) for one in (said, said, said, said, unsaid)))
+    assert seen == [503, 503, 200, 200, 200]
+    await asyncio.gather(*(app(one, whole, send) for one in (unsaid, unsaid)))
+    assert seen[5:] == [200, 200]
+
+
+@dataclass
+class Line:
+    """A line to a gateway that listens."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def say(self, *words: bytes, pause: float = 0.0) -> None:
+        for word in words:
+            self.writer.write(word)
             await asyncio.sleep(pause)
-        answer = await asyncio.wait_for(reader.read(), 20)
-    except ConnectionError:
-        answer = b""
-    took = loop.time() - begun
-    writer.close()
-    return answer, took
+
+    async def end(self, within: float = 5.0) -> bytes | None:
+        """Return what came until the line was closed; None where it was broken off."""
+        try:
+            async with asyncio.timeout(within):
+                return await self.reader.read()
+        except ConnectionError:
+            return None
+        finally:
+            self.writer.close()
 
 
-async def test_a_head_that_comes_letter_by_letter_is_cut(
+Call = Callable[[], Awaitable[Line]]
+
+
+@pytest_asyncio.fixture
+async def call(
     settings: Settings, store: Store, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_guard.PatientOnce, "patience", 0.4)
+) -> AsyncIterator[Call]:
+    """Opens lines to a real server, with little patience and few places."""
+    monkeypatch.setattr(_guard.PatientOnce, "patience", 0.3)
+    monkeypatch.setattr(_guard.PatientOnce, "reading_patience", 0.3)
+    monkeypatch.setattr(_guard.PatientOnce, "places", 20)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = gateway.server(settings, "127.0.0.1", port)
-    serving = asyncio.create_task(server.serve())
+    serves = asyncio.create_task(server.serve())
     while not server.started:
-        await asyncio.sleep(0.02)
-    try:
-        letters = [b"GET /livez HTTP/1.1\r\n", *(b"x" for _ in range(20))]
-        whole = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-        assert (await spoken(port, pause=0))[1] < 2
-        assert (await spoken(port, *letters, pause=0.1))[0] == b""
-        assert b"200 OK" in (await spoken(port, whole, pause=0))[0]
-        assert (await spoken(port, whole, *letters, pause=0.1))[1] < 15, "the second one too"
-        head = b"GET /livez HTTP/1.1\r\nX: " + b"x" * 70_000
-        assert b"400" in (await spoken(port, head, pause=0))[0]
-    finally:
-        server.should_exit = True
-        await serving
+        await asyncio.sleep(0.01)
+
+    async def opened() -> Line:
+        return Line(*await asyncio.open_connection("127.0.0.1", port))
+
+    yield opened
+    server.should_exit = True
+    await serves
+
+
+WHOLE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+LETTERS = (b"GET /livez HTTP/1.1\r\n", *(b"x" for _ in range(7)))
+
+
+async def test_a_head_that_comes_letter_by_letter_or_not_at_all_is_cut(call: Call) -> None:
+    silent, slow, second, ahead, fine = [await call() for _ in range(5)]
+    await asyncio.gather(
+        slow.say(*LETTERS, pause=0.1),
+        second.say(WHOLE, *LETTERS, pause=0.1),
+        ahead.say(WHOLE + LETTERS[0]),  # The half of a next head, before the first one's answer.
+        fine.say(LAST),
+    )
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    assert not await silent.end()
+    assert not await slow.end()
+    for line in (second, ahead):
+        assert (await line.end() or b"").count(b"200 OK") in (0, 1)
+    assert loop.time() - begun < 1.5
+    assert b"200 OK" in (await fine.end() or b"")
+
+
+async def test_who_does_not_read_his_answer_loses_his_place(
+    call: Call, link: str, tmp_path: Path
+) -> None:
+    with (tmp_path / "r.jpg").open("wb") as file:
+        file.truncate(50_000_000)
+    line = await call()
+    await line.say(f"GET {link} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await line.reader.readuntil(b"\r\n\r\n")
+    await asyncio.sleep(1)
+    assert len(await line.end() or b"") < 40_000_000
+
+
+async def test_places_that_are_held_for_nothing_go_to_who_comes(call: Call) -> None:
+    held = [await call() for _ in range(60)]
+    line = await call()
+    await line.say(LAST)
+    assert b"200 OK" in (await line.end(0.25) or b"")
+    for one in held:
+        one.writer.close()
+
+
+async def test_an_answer_that_comes_before_the_end_of_the_body_is_read(call: Call) -> None:
+    head = b"POST /hooks/cms HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n"
+    line = await call()
+    await line.say(head, *(b"x" * 100_000 for _ in range(20)), pause=0.002)
+    answer = await line.end()
+    assert answer is not None, "the line was broken off, and the answer with it"
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+async def test_who_does_not_end_his_body_is_not_heard_out(call: Call) -> None:
+    line = await call()
+    await line.say(b"POST /hooks/cms HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000000\r\n\r\n")
+
+    async def endless() -> None:
+        while True:
+            line.writer.write(b"x" * 100_000)
+            await line.writer.drain()
+
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(endless(), 10)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET /livez HTTP/1.1\r\nX: " + b"x" * 70_000,
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X: 1\r\n" * 9000 + b"\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"POST /hooks/a HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /hooks/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /hooks/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+async def test_what_is_no_honest_head_is_refused_and_the_line_closed(
+    call: Call, said: bytes
+) -> None:
+    line = await call()
+    await line.say(said)
+    answer = await line.end()
+    assert answer is None or answer[9:12] in (b"400", b"431", b"501"), answer
+    assert answer is None or answer.count(b"HTTP/1.1") == 1
+
+
+async def test_a_call_hidden_in_another_ones_body_is_none(call: Call) -> None:
+    """Request smuggling: a proxy may go by the length where we go by the chunks."""
+    hidden = b"0\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = b"POST /hooks/a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(hidden)
+    line = await call()
+    await line.say(head + b"Transfer-Encoding: chunked\r\n\r\n" + hidden)
+    answer = await line.end() or b""
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"200 OK" not in answer
