@@ -39,8 +39,8 @@ DEADLINE = timedelta(hours=1)
 LIMITED_DEADLINE = timedelta(days=3)
 #: The longest wait between two tries.
 LONGEST_BACKOFF = timedelta(minutes=5)
-#: A wait longer than this ends the run; a scheduled run takes it up again.
-LONGEST_WAIT = timedelta(seconds=90)
+#: A run waits no longer than this, for it takes a place of the worker; the sweep goes on with it.
+LONGEST_WAIT = timedelta(seconds=20)
 #: How late a delivery may be before its `late` policy decides.
 GRACE = timedelta(minutes=5)
 #: How the reason ends of one that waits for a person to decide whether it still goes.

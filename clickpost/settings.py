@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     media: Path | None = Field(
         None, description="The folder of originals and renditions; else `media` in `home`."
     )
-    worker_limit: int = Field(24, description="Flow runs that one worker runs side by side.")
+    worker_limit: int = Field(64, description="Flow runs that one worker runs side by side.")
     master_key: SecretStr | None = Field(
         None, description="Key that wraps the data keys (base64, 32 bytes); else a key file."
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import anyio
@@ -55,7 +56,7 @@ async def prepare(post_id: str) -> None:
 @task(name="prepare", task_run_name="prepare {post_id}", retries=2, retry_delay_seconds=2)
 async def render(post_id: str) -> None:
     """Prepare a post whose renditions take their time, once few others do."""
-    async with limiting.taken("encodes"):
+    async with limiting.encoding():
         await preparing.compose(post_id, reporting.progress(post_id))
 
 
@@ -72,9 +73,11 @@ async def send(delivery_id: str, post_id: str, connection: str) -> Step:
 
 
 @task(name="follow", task_run_name="follow {post_id} {connection}")
-async def follow(delivery_id: str, post_id: str, connection: str) -> Step:
-    """Ask the platform how far its processing has come."""
-    return await sending.follow(delivery_id, PATIENCE)
+async def follow(
+    delivery_id: str, post_id: str, connection: str, patience: float = PATIENCE
+) -> Step:
+    """Ask the platform how far its processing has come, for so many seconds."""
+    return await sending.follow(delivery_id, patience)
 
 
 @task(name="look", task_run_name="look {post_id} {connection}")
@@ -127,17 +130,18 @@ async def when_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: Prefect
     await asking.look_for_sends_of(run_id)
 
 
-async def deliver(row: reporting.Row) -> Step:
+async def deliver(
+    row: reporting.Row, longest: timedelta = publishing.LONGEST_WAIT, follows: float = PATIENCE
+) -> Step:
     """Take one delivery as far as it goes now: upload, send, follow, look, send again.
 
-    Waits that are longer than `publishing.LONGEST_WAIT` are left to the sweep.
+    Waits that are longer than `longest` are left to the sweep, and so is a processing that takes
+    more than `follows` seconds.
     """
     step = Step(row.state)
     while not step.ended:
-        step = await _next(row, step)
-        if step.ended:
-            break
-        if step.wait > publishing.LONGEST_WAIT.total_seconds() or step.parked:
+        step = await _next(row, step, follows)
+        if step.ended or step.parked or step.wait > longest.total_seconds():
             break
         await asyncio.sleep(step.wait)
     if step.state in (State.UNKNOWN, State.HELD, State.FAILED):
@@ -156,7 +160,7 @@ async def _asked(delivery_id: str) -> None:
         log.warning("not asked", delivery_id=delivery_id, error=type(error).__name__)
 
 
-async def _next(row: reporting.Row, step: Step) -> Step:
+async def _next(row: reporting.Row, step: Step, follows: float) -> Step:
     named = (row.delivery_id, row.post_id, row.connection)
     match step.state:
         case State.PREPARING | State.READY if row.called_off:
@@ -166,24 +170,28 @@ async def _next(row: reporting.Row, step: Step) -> Step:
         case State.PREPARING | State.READY:
             return await send(*named)
         case State.PROCESSING:
-            return await follow(*named)
+            return await follow(*named, patience=follows)
         case State.UNKNOWN:
             return await look(*named)
         case _:
             return Step(step.state, parked=True)
 
 
-async def side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
-    """Do all of it at once, each to its own end; return what came of each, in order.
+async def side_by_side(
+    works: Iterable[Coroutine[Any, Any, T]], at_once: int | None = None
+) -> list[T | BaseException]:
+    """Do all of it, or so much, at once, each to its own end; return what came of each, in order.
 
     Not `asyncio.gather`: it would hand a cancel on again and again, even into the shield under
     which a send writes down what came of it.
     """
     done: dict[int, T | BaseException] = {}
+    gate = asyncio.Semaphore(at_once) if at_once else nullcontext()
 
     async def one(number: int, work: Coroutine[Any, Any, T]) -> None:
         try:
-            done[number] = await work
+            async with gate:
+                done[number] = await work
         except Exception as error:
             done[number] = error
 

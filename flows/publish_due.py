@@ -27,7 +27,7 @@ class Moment(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     at: AwareDatetime = Field(
-        title="Due at", description="Everything due at or before this moment is sent."
+        title="Due at", description="Everything due at this moment, to the second, is sent."
     )
 
 

@@ -1,4 +1,4 @@
-"""Keeps to the limits of policies/running: so many at once, or so many in a time, for all workers.
+"""Keeps to limits: those of policies/running, for all workers, and one of the machine's own.
 
 A limit that no policy makes limits nothing, and neither does a Prefect that is away: a post is not
 lost for the sake of a limit.
@@ -6,11 +6,12 @@ lost for the sake of a limit.
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import cache
 from typing import Literal
-
-import httpx
 
 from clickpost.logs import logger
 
@@ -21,22 +22,19 @@ PREFIX = "clickpost:"
 
 
 @asynccontextmanager
-async def taken(name: Literal["encodes"]) -> AsyncIterator[None]:
-    """Hold one of the places of a limit, once one is free."""
-    # Only a flow run pays for loading Prefect.
-    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, concurrency
+async def encoding() -> AsyncIterator[None]:
+    """Hold one of the worker's places for making renditions, once one is free.
 
-    held = AsyncExitStack()
-    place = concurrency(PREFIX + name, raise_on_lease_renewal_failure=False)
-    try:
-        await held.enter_async_context(place)
-    except ConcurrencySlotAcquisitionError as error:
-        log.warning("no limit", limit=name, error=type(error).__name__)
-    try:
+    It is the machine's processors that are scarce, so this is no limit of Prefect's: a place there
+    outlives a worker that was killed by minutes, and a post would wait for nobody.
+    """
+    async with _places(asyncio.get_running_loop()):
         yield
-    finally:
-        with suppress(httpx.HTTPError):  # The place runs out by itself.
-            await held.aclose()
+
+
+@cache
+def _places(loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
+    return asyncio.Semaphore(max(2, os.cpu_count() or 1))
 
 
 async def turn(name: Literal["looks"]) -> None:

@@ -10,7 +10,6 @@ from clickpost.policy.shape import Facts, LastingSpan, Words
 
 #: What flows and tasks ask before they begin, and why; a limit of another name limits nothing.
 ASKED = {
-    "encodes": "asked before renditions of a post are made",
     "looks": "asked before each look whether a live post is still there",
 }
 NAME = r"^[a-z][a-z0-9-]{1,48}$"

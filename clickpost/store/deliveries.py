@@ -22,6 +22,8 @@ from clickpost.store._deliveries import LINE, RUN, changed, later, outcome_colum
 from clickpost.store.approvals import may_be_sent
 from clickpost.store.tables import Attempt, Connection, Delivery, Rendition
 
+#: A run that waits for a delivery's time takes it up within this; after it, the sweep does.
+WAITED = timedelta(seconds=5)
 #: What nobody has moved for this long has no live run.
 STUCK_AFTER = timedelta(seconds=100)
 _OPEN = (State.PLANNED, State.PREPARING, State.READY)
@@ -400,17 +402,22 @@ class Deliveries(Base):
         return await self._lines(LINE.where(account, col(Delivery.state) == State.HELD))
 
     async def due_lines(self, moment: datetime) -> list[DeliveryLine]:
-        """Return what is due at or before `moment` and not yet sent."""
+        """Return what is due at `moment`, to the second, and not yet sent.
+
+        Not what was due before: each moment has its run, and where that was lost, the sweep. Many
+        late runs that all took everything would do all the work many times over.
+        """
         due = func.greatest(Delivery.due_at, Delivery.not_before)
-        query = LINE.where(
-            col(Delivery.state).in_(_OPEN), col(Delivery.due_at).is_not(None), due <= moment
-        )
+        now_due = col(Delivery.due_at) > moment - timedelta(seconds=1)
+        query = LINE.where(col(Delivery.state).in_(_OPEN), now_due, due <= moment)
         return await self._lines(query)
 
     async def stuck_lines(self, moment: datetime, also: Sequence[str] = ()) -> list[DeliveryLine]:
         """Return what should have moved and did not, and the deliveries `also` names.
 
-        Not what is unknown: `reconcile-deliveries` looks for that.
+        What waited for a time is taken up soon after it; what never began, once no run of its own
+        can be on its way to it. The longest overdue come first, at most 500. Not what is unknown:
+        `reconcile-deliveries` looks for that.
         """
         quiet = col(Delivery.updated_at) < moment - STUCK_AFTER
         due = func.coalesce(
@@ -418,9 +425,11 @@ class Deliveries(Base):
         )
         free = or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < moment)
         overdue = col(Delivery.state).in_(_OPEN) & (due <= moment - timedelta(seconds=20)) & free
+        waited = col(Delivery.state).in_(_OPEN) & (Delivery.not_before <= moment - WAITED) & free
         going = col(Delivery.state) == State.PROCESSING
         named = col(Delivery.id).in_(also)
-        return await self._lines(LINE.where(or_(named, quiet & or_(overdue, going))).limit(500))
+        query = LINE.where(or_(named, waited, quiet & or_(overdue, going)))
+        return await self._lines(query.order_by(due).limit(500))
 
     async def counts(self) -> dict[str, int]:
         """Return how many deliveries stand in each state."""
