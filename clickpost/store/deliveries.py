@@ -425,7 +425,8 @@ class Deliveries(Base):
         )
         free = or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < moment)
         overdue = col(Delivery.state).in_(_OPEN) & (due <= moment - timedelta(seconds=20)) & free
-        waited = col(Delivery.state).in_(_OPEN) & (col(Delivery.not_before) <= moment - WAITED) & free
+        again = col(Delivery.not_before) <= moment - WAITED
+        waited = col(Delivery.state).in_(_OPEN) & again & free
         going = col(Delivery.state) == State.PROCESSING
         named = col(Delivery.id).in_(also)
         query = LINE.where(or_(named, waited, quiet & or_(overdue, going)))
