@@ -85,4 +85,11 @@ def rotate_keys(as_json: bool = AsJson) -> None:
 
 async def _sealed(given: Settings) -> int:
     async with _house.opened(given) as store:
-        return await store.seal_anew() + await store.seal_channels_anew()
+        return sum(
+            [
+                await store.seal_anew(),
+                await store.seal_channels_anew(),
+                await store.seal_invitations_anew(),
+                await store.seal_requests_anew(),
+            ]
+        )

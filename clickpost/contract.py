@@ -43,6 +43,8 @@ class Identity:
     second; empty where it tells none."""
     expires_at: datetime | None = None
     """When the token ends that was handed to us, as told or assumed; None where it does not."""
+    app_user_id: str | None = None
+    """Under which id the platform's callbacks to our app name the account, where it is another."""
 
 
 class Kind(StrEnum):

@@ -71,6 +71,21 @@ class InvalidInput(ClickPostError):
     who_acts = "whoever gave the input"
 
 
+class AnotherAccount(InvalidInput):
+    """A connection's new grant is that of another account than its own."""
+
+    def __init__(self, ref: str, expected: str, found: str) -> None:
+        super().__init__(ref, expected, found)
+        self.expected, self.found = expected, found
+        self.ref = ref
+
+    def __str__(self) -> str:
+        return (
+            f"{self.ref} is {self.expected}, and this is the grant of {self.found}:"
+            " give that one a name of its own (--name)"
+        )
+
+
 class Refused(ClickPostError):
     """We were asked to call an address that nobody allowed us to call."""
 

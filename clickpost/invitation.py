@@ -16,6 +16,7 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from clickpost.errors import (
+    AnotherAccount,
     ClickPostError,
     InvalidInput,
     OutcomeUnknown,
@@ -31,6 +32,8 @@ from clickpost.reach import is_loopback
 LINK_LIVES = timedelta(hours=24)
 #: From our page to the platform and back; a code itself lives for minutes there.
 STATE_LIVES = timedelta(minutes=15)
+#: What a platform calls it that it does not know our app (RFC 6749, 5.2).
+NO_APP = frozenset({"invalid_client", "unauthorized_client"})
 
 
 class Status(StrEnum):
@@ -142,6 +145,11 @@ def denied(error: str, title: str) -> str:
 def trouble(error: ClickPostError | TimeoutError, title: str) -> str:
     """Say in plain words why a sign-in that came back did not connect the account."""
     match error:
+        case AnotherAccount(expected=expected, found=found):
+            return (
+                f"This link is for {expected}, and you signed in as {found}. Sign in at {title} as"
+                f" {expected} and try again, or ask for a link for {found}."
+            )
         case InvalidInput():
             return str(error)
         case RateLimited(retry_after=seconds):
@@ -149,7 +157,7 @@ def trouble(error: ClickPostError | TimeoutError, title: str) -> str:
             return f"{title} asks us to wait. Try again in {minutes} min."
         case Transient() | OutcomeUnknown() | TimeoutError():
             return f"The line to {title} broke. Nothing was connected; try again."
-        case PlatformError(code="invalid_client" | "unauthorized_client" | "invalid_client_id"):
+        case PlatformError(code=code) if code in NO_APP:
             return (
                 f"{title} does not know our app any more: its id or secret is wrong."
                 " Tell whoever sent you the link."

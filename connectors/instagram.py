@@ -466,13 +466,19 @@ def row_of(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def identity_of(answer: Mapping[str, Any]) -> Identity:
-    """Read an account: `user_id` is the id of the paths, where there is one."""
+    """Read an account: `user_id` is the id of the paths, where there is one; `id` our app's own."""
     row = row_of(answer)
     remote_id = row.get("user_id") or row.get("id")
     if not remote_id:
         raise UnexpectedResponse("GET me answered without user_id", status=http_status_of(answer))
     handle = str(row.get("username") or remote_id)
-    return Identity(remote_id=str(remote_id), handle=handle, name=str(row.get("name") or ""))
+    known_as = str(row.get("id") or "")
+    return Identity(
+        remote_id=str(remote_id),
+        handle=handle,
+        name=str(row.get("name") or ""),
+        app_user_id=known_as if known_as not in ("", str(remote_id)) else None,
+    )
 
 
 def single_of(message: Message) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The gateway: media for platforms that pull, webhooks in, and whether the house is well.
+"""The gateway: media for platforms that pull, webhooks in, pages for whoever was sent a link.
 
-It has no page, no redirect and no list: what is not named right is a 404 like any other.
+And whether the house is well. It has no list and no redirect: what is not named right is a 404.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from starlette.routing import Route
 from clickpost import hooks, logs, signing
 from clickpost.settings import Settings
 from clickpost.store import Store
+from connectors._api import client
 from deployments import health
 from deployments._guard import (
     HEADERS,
@@ -38,6 +39,7 @@ from deployments._guard import (
 )
 from deployments.health import Part
 from deployments.hooks import Hooks
+from deployments.inviting import Invitations
 from deployments.metrics import Counters, Metrics
 
 #: Seconds for which an answer about the house's health holds, however many ask.
@@ -75,7 +77,9 @@ class Desk:
             self.metrics = Metrics(self.settings, self.store, prefect, self.counters)
             handing = asyncio.create_task(self.hooks.hand_on())
             try:
-                yield
+                async with client() as http:
+                    self.invitations = Invitations(self.settings, self.store, http)
+                    yield
             finally:
                 self.hooks.stop()
                 await handing
@@ -86,6 +90,10 @@ class Desk:
         return [
             self._route("/media/{rendition_id}/{expires}/{name}", self.media, "GET", None),
             self._route("/hooks/{name}", self.hook, "POST"),
+            self._route("/connect/{link}", self.invited),
+            self._route("/connect/{link}", self.begin, "POST"),
+            # The platform's answer has a patience of its own, and a page that says so.
+            self._route("/connect/{platform}/callback", self.come_back, "GET", None),
             self._route("/livez", self.livez),
             self._route("/healthz", self.healthz),
             self._route("/metrics", self.tell_metrics),
@@ -128,6 +136,18 @@ class Desk:
     async def hook(self, request: Request) -> Response:
         """Take a webhook in."""
         return await self.hooks.take(request)
+
+    async def invited(self, request: Request) -> Response:
+        """Show what an account's owner is asked for."""
+        return await self.invitations.show(request)
+
+    async def begin(self, request: Request) -> Response:
+        """Send the owner to the platform."""
+        return await self.invitations.begin(request)
+
+    async def come_back(self, request: Request) -> Response:
+        """Connect the account, or say why not."""
+        return await self.invitations.come_back(request)
 
     async def livez(self, request: Request) -> Response:
         """Answer 200 while the gateway and its database work: what a restart might mend."""

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.consent import Client, Consent, Wrong
 from sandbox.inspect import inspect
 from sandbox.marks import marked
 from sandbox.misbehaviour import Orders
@@ -27,6 +28,13 @@ FIELDS = {
     "collaborators", "access_token", "audio_name", "is_ai_generated", "product_tags",
     "trial_params",
 }  # fmt: skip
+#: The app that an operator made by hand.
+APP = Client("990602627938098", "sandbox-app-secret")
+SCOPES = {
+    "instagram_business_basic": "See your profile and your posts",
+    "instagram_business_content_publish": "Publish posts",
+    "instagram_business_manage_comments": "Manage comments",
+}
 STAMP = "%Y-%m-%dT%H:%M:%S+0000"
 SAYS = {
     "IN_PROGRESS": "In Progress: Media is still being processed.",
@@ -41,6 +49,8 @@ def step_of(method: str, path: str) -> str:
     for tail, step in (
         ("/media_publish", "publish"), ("/content_publishing_limit", "quota"), ("/me", "me"),
         ("/refresh_access_token", "refresh"), ("/me/accounts", "pages"),
+        ("/oauth/authorize", "authorize"), ("/oauth/access_token", "token"),
+        ("/access_token", "exchange"),
     ):  # fmt: skip
         if path.endswith(tail):
             return step
@@ -72,11 +82,28 @@ class Instagram:
 
     def __init__(self, state: State, orders: Orders, base: str) -> None:
         self.state, self.orders, self.base = state, orders, base
+        self.consent = Consent(
+            state,
+            "instagram",
+            "Instagram",
+            SCOPES,
+            clients=(APP,),
+            separator=",",
+            pkce=False,
+            denial={
+                "error_reason": "user_denied",
+                "error_description": "The user denied your request.",
+            },
+            tail="#_",
+        )
 
     def routes(self) -> list[Route]:
-        """Return the routes of the graph host."""
+        """Return the routes of the graph host, and of the hosts where people sign in."""
         guarded = self.guarded
         return [
+            *self.consent.routes("/oauth/authorize"),
+            Route("/oauth/access_token", guarded(self.token), methods=["POST"]),
+            Route("/access_token", guarded(self.exchanged)),
             Route("/refresh_access_token", guarded(self.refresh)),
             Route("/{v}/me", guarded(self.me)),
             Route("/{v}/me/accounts", guarded(self.pages)),
@@ -122,6 +149,35 @@ class Instagram:
         if request.path_params["id"] != account["id"]:
             raise Refused("Unsupported request. Object does not exist", 100, 33)
         return account
+
+    async def token(self, request: Request) -> Any:
+        """Change a code into a token of an hour, which the graph host does not take here."""
+        said = await request.form()
+        if said.get("grant_type") != "authorization_code":
+            raise Refused("Invalid grant_type", 100)
+        try:
+            granted = self.consent.redeem(said)
+        except Wrong as wrong:
+            body = {"error_type": "OAuthException", "code": 400, "error_message": wrong.said}
+            return JSONResponse(body, 400)
+        short = "IGSH" + secrets.token_urlsafe(12)
+        self.state.things[f"short:{short}"] = {"account": granted.account["id"]}
+        self.state.touch()
+        known = {"access_token": short, "user_id": "24" + granted.account["id"]}
+        return {"data": [known | {"permissions": ",".join(granted.scopes)}]}
+
+    async def exchanged(self, request: Request) -> Any:
+        """Change a token of an hour into one of 60 days."""
+        query = request.query_params
+        if query.get("grant_type") != "ig_exchange_token":
+            raise Refused("Invalid grant_type", 100)
+        if query.get("client_secret") != APP.secret:
+            raise Refused("Error validating client secret.", 1)
+        kept = self.state.things.get(f"short:{query.get('access_token')}")
+        if kept is None:
+            raise Refused("Invalid OAuth access token.", 190, status=401)
+        token = self.state.accounts["instagram"][kept["account"]]["credentials"]["access_token"]
+        return {"access_token": token, "token_type": "bearer", "expires_in": 5183944}
 
     async def refresh(self, request: Request) -> Any:
         account = self.account(request.query_params.get("access_token"))

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import regex
 from starlette.datastructures import UploadFile
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from sandbox.consent import Consent, Wrong
 from sandbox.inspect import inspect
 from sandbox.marks import LINK
 from sandbox.misbehaviour import Orders
@@ -41,8 +43,23 @@ FIELDS = {
 }  # fmt: skip
 
 
+#: As the page that asks says them; a whole permission holds its parts.
+SCOPES = {
+    "read": "Read all of your account", "write": "Change all of your account",
+    "profile": "See who you are", "read:accounts": "See who you are",
+    "read:statuses": "Read your posts", "write:statuses": "Publish posts",
+    "write:media": "Upload media",
+}  # fmt: skip
+#: Software that knows no part of a permission.
+WHOLE_ONLY = {"pixelfed"}
+
+
 def step_of(method: str, path: str) -> str:
     """Name a call for the control endpoint."""
+    tails = {"/v1/apps": "apps", "/oauth/token": "token", "/oauth/authorize": "authorize"}
+    for tail, step in tails.items():
+        if path.endswith(tail):
+            return step
     if re.search(r"/media/\d+$", path):
         return "media_status"
     if path.endswith("/media"):
@@ -70,12 +87,19 @@ class Mastodon:
     def __init__(self, state: State, orders: Orders, base: str, software: str = "mastodon") -> None:
         self.state, self.orders, self.base, self.software = state, orders, base, software
         self.known: dict[tuple[str, str], tuple[float, str]] = {}
+        whole = software in WHOLE_ONLY
+        scopes = {name: says for name, says in SCOPES.items() if not (whole and ":" in name)}
+        title = software.capitalize()
+        self.consent = Consent(state, "mastodon", title, scopes, server=software)
 
     def routes(self) -> list[Route]:
         """Return the routes of the server."""
         return [
             Route("/api/v2/instance", self.guarded(self.instance)),
             Route("/api/v1/instance", self.guarded(self.instance)),
+            Route("/api/v1/apps", self.guarded(self.apps), methods=["POST"]),
+            Route("/oauth/token", self.guarded(self.token), methods=["POST"]),
+            *self.consent.routes("/oauth/authorize"),
             Route("/api/v1/accounts/verify_credentials", self.guarded(self.verify)),
             Route("/api/v2/media", self.guarded(self.media), methods=["POST"]),
             Route("/api/v1/media", self.guarded(self.media), methods=["POST"]),
@@ -136,6 +160,39 @@ class Mastodon:
                     "video_matrix_limit": 8_294_400,
                 },
             },
+        }
+
+    async def apps(self, request: Request) -> Any:
+        said = await self.said(request)
+        redirects = str(said.get("redirect_uris") or "").split()
+        if not said.get("client_name"):
+            raise Refused(422, "Validation failed: Application name can't be blank")
+        if not redirects or not all(urlsplit(one).scheme in ("https", "http") for one in redirects):
+            raise Refused(422, "Validation failed: Redirect URI must be an absolute URI.")
+        scopes = str(said.get("scopes") or "read").split()
+        if set(scopes) - set(self.consent.scopes):
+            raise Refused(422, "Validation failed: Scopes doesn't match configured on the server.")
+        made = self.consent.register(str(said["client_name"]), redirects, scopes)
+        return {
+            "id": str(len(self.state.things)), "name": said["client_name"], "website": None,
+            "client_id": made.id, "client_secret": made.secret, "client_secret_expires_at": 0,
+            "redirect_uri": "\n".join(redirects), "redirect_uris": redirects, "scopes": scopes,
+        }  # fmt: skip
+
+    async def token(self, request: Request) -> Any:
+        said = await self.said(request)
+        if said.get("grant_type") != "authorization_code":
+            return JSONResponse({"error": "unsupported_grant_type"}, 400)
+        try:
+            granted = self.consent.redeem(said)
+        except Wrong as wrong:
+            body = {"error": wrong.error, "error_description": wrong.said}
+            return JSONResponse(body, wrong.status)
+        return {
+            "access_token": granted.account["credentials"]["access_token"],
+            "token_type": "Bearer",
+            "scope": " ".join(granted.scopes),
+            "created_at": int(time.time()),
         }
 
     async def verify(self, request: Request) -> Any:

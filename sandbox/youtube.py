@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from sandbox.consent import Client, Consent, Wrong
 from sandbox.inspect import inspect
 from sandbox.marks import marked
 from sandbox.misbehaviour import Orders
@@ -23,11 +24,22 @@ from sandbox.state import State, iso
 
 PIECE = 262_144
 SCOPES = ("youtube.upload", "youtube.readonly", "youtube")
+AUTH = "https://www.googleapis.com/auth/"
+SAYS = {
+    "youtube.upload": "Manage your YouTube videos",
+    "youtube.readonly": "View your YouTube account",
+    "youtube": "Manage your YouTube account",
+}
 
 
 def step_of(method: str, path: str) -> str:
     """Name a call for the control endpoint."""
-    tails = {"/token": "token", "/revoke": "revoke", "/channels": "channels"}
+    tails = {
+        "/oauth2/v2/auth": "authorize",
+        "/token": "token",
+        "/revoke": "revoke",
+        "/channels": "channels",
+    }
     tails |= {"/playlistItems": "playlist_items"}
     for tail, step in tails.items():
         if path.endswith(tail):
@@ -56,12 +68,21 @@ class YouTube:
 
     def __init__(self, state: State, orders: Orders, base: str) -> None:
         self.state, self.orders, self.base = state, orders, base
+        self.consent = Consent(
+            state,
+            "youtube",
+            "Google",
+            {AUTH + name: says for name, says in SAYS.items()},
+            clients=(Client("sandbox-client", "sandbox-secret"),),
+            partial=True,
+        )
 
     def routes(self) -> list[Route]:
         """Return the routes of the API."""
         guarded = self.guarded
         upload = "/upload/youtube/v3/videos"
         return [
+            *self.consent.routes("/o/oauth2/v2/auth"),
             Route("/token", self.token, methods=["POST"]),
             Route("/revoke", self.revoke, methods=["POST"]),
             Route("/youtube/v3/channels", guarded(self.channels)),
@@ -115,6 +136,8 @@ class YouTube:
 
     async def token(self, request: Request) -> Response:
         said = await request.form()
+        if said.get("grant_type") == "authorization_code":
+            return self.granted(said)
         found = self.state.by_credential("youtube", "refresh_token", str(said.get("refresh_token")))
         if said.get("grant_type") != "refresh_token":
             return JSONResponse({"error": "unsupported_grant_type"}, 400)
@@ -128,9 +151,27 @@ class YouTube:
         found["expired"] = False
         self.state.touch()
         token = found["credentials"]["access_token"]
-        scope = " ".join(f"https://www.googleapis.com/auth/{one}" for one in SCOPES)
+        scope = found.get("scope") or " ".join(AUTH + one for one in SCOPES)
         answer = {"access_token": token, "expires_in": 3599, "token_type": "Bearer"}
         return JSONResponse(answer | {"scope": scope})
+
+    def granted(self, said: Mapping[str, Any]) -> Response:
+        """Change a code; a refresh token comes where the owner was asked for lasting access."""
+        try:
+            granted = self.consent.redeem(said)
+        except Wrong as wrong:
+            body = {"error": wrong.error, "error_description": wrong.said}
+            return JSONResponse(body, wrong.status)
+        account = granted.account
+        account["credentials"]["access_token"] = "ya29." + secrets.token_urlsafe(12)
+        account["scope"] = " ".join(granted.scopes)
+        self.state.touch()
+        answer = {"access_token": account["credentials"]["access_token"], "expires_in": 3599}
+        answer |= {"token_type": "Bearer", "scope": account["scope"]}
+        asked = granted.query
+        if asked.get("access_type") == "offline" and asked.get("prompt") == "consent":
+            answer["refresh_token"] = account["credentials"]["refresh_token"]
+        return JSONResponse(answer)
 
     async def revoke(self, request: Request) -> Response:
         token = str((await request.form()).get("token"))

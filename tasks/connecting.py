@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import httpx
 
@@ -25,19 +26,18 @@ class Wish:
     credentials: Mapping[str, str] = field(repr=False)
     api_base: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    expires_at: datetime | None = None
+    """When the token ends, where whoever gave it told."""
 
 
 async def connect(
     store: Store, http: httpx.AsyncClient, policy: PlatformPolicy, wish: Wish
 ) -> Connection:
     """Sign in, ask who it is, and keep the connection; nothing is kept where either fails."""
-    base = wish.api_base or (str(policy.api.base) if policy.api.base else None)
-    if base is None:
-        raise InvalidInput(f"{policy.title}: every server is its own; name it with --api-base URL")
     account = Account(
         connection_id="new",
         platform=wish.platform,
-        api_base=base.rstrip("/"),
+        api_base=base_of(policy, wish.api_base),
         secrets=credentials_of(wish.credentials, policy),
         options=wish.options,
         remote_id=wish.credentials.get("user_id"),
@@ -63,9 +63,18 @@ async def connect(
             url=who.url,
             options=wish.options,
             limits=who.limits,
-            expires_at=expires_at or who.expires_at,
+            expires_at=expires_at or wish.expires_at or who.expires_at,
+            app_user_id=who.app_user_id,
         )
     )
+
+
+def base_of(policy: PlatformPolicy, given: str | None) -> str:
+    """Return the server's address; raise InvalidInput where none is given and each is its own."""
+    base = given or (str(policy.api.base) if policy.api.base else None)
+    if base is None:
+        raise InvalidInput(f"{policy.title}: every server is its own; name it with --api-base URL")
+    return base.rstrip("/")
 
 
 def credentials_of(given: Mapping[str, str], policy: PlatformPolicy) -> dict[str, str]:

@@ -11,6 +11,7 @@ from clickpost.store.connections import NewConnection
 from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
 from clickpost.store.drifting import Drifting
 from clickpost.store.hooks import Hooks
+from clickpost.store.invitations import Invitations, NewInvitation
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.measuring import Measuring
 from clickpost.store.notices import NewChannel, Notices
@@ -31,6 +32,7 @@ __all__ = [
     "FileFacts",
     "NewChannel",
     "NewConnection",
+    "NewInvitation",
     "NewPost",
     "Started",
     "Store",
@@ -50,6 +52,7 @@ class Store(
     Deliveries,
     Notices,
     Hooks,
+    Invitations,
     Drifting,
     Takedowns,
     Turns,

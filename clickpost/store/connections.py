@@ -16,7 +16,7 @@ from sqlmodel import col, select
 from clickpost import ids
 from clickpost.contract import Account, Tokens
 from clickpost.delivery import State
-from clickpost.errors import InvalidInput
+from clickpost.errors import AnotherAccount, InvalidInput
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store.database import AWAY
@@ -38,6 +38,7 @@ class NewConnection:
     options: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     expires_at: datetime | None = None
+    app_user_id: str | None = None
 
 
 def _fresh(workspace: str, new: NewConnection) -> Connection:
@@ -68,7 +69,7 @@ class Connections(Base):
     async def add_connection(self, new: NewConnection) -> Connection:
         """Store a connection; the same PLATFORM/NAME again is a reconnect and releases its held.
 
-        Raises InvalidInput where that is another account by now: what waits was meant for the
+        Raises AnotherAccount where that is another one by now: what waits was meant for the
         one, and what it was given cannot be looked for at the other.
         """
         workspace = await self.workspace_id()
@@ -81,9 +82,8 @@ class Connections(Base):
             row = await session.scalar(query.with_for_update())
             again = row is not None
             if row is not None and row.remote_id and new.remote_id not in (None, row.remote_id):
-                raise InvalidInput(
-                    f"{row.ref} is {row.handle or row.remote_id}, and this is the grant of"
-                    f" {new.handle or new.remote_id}: give that one a name of its own (--name)"
+                raise AnotherAccount(
+                    row.ref, row.handle or row.remote_id, new.handle or str(new.remote_id)
                 )
             if row is None:
                 row = _fresh(workspace, new)
@@ -91,10 +91,10 @@ class Connections(Base):
             sealed = self.vault.seal(row.id, new.secrets)
             row.secrets, row.data_key, row.key_id = sealed.secrets, sealed.data_key, sealed.key_id
             row.api_base, row.handle, row.remote_id = new.api_base, new.handle, new.remote_id
-            row.url = new.url
+            row.url, row.app_user_id = new.url, new.app_user_id
             row.options, row.limits = dict(new.options), dict(new.limits)
             row.expires_at, row.status, row.status_reason = new.expires_at, "active", None
-            row.updated_at = now()
+            row.connected_at = row.updated_at = now()
             await session.flush()
             released = await self._released(session, row.id) if again else 0
             action = "connection.reconnected" if again else "connection.added"

@@ -83,6 +83,8 @@ class Connection(SQLModel, table=True):
     name: str
     handle: str | None = None
     remote_id: str | None = None
+    app_user_id: str | None = Field(default=None, index=True)
+    """Under which id the platform's callbacks know the account, where that is another one."""
     url: str | None = None
     """The account's page, as its platform told it."""
     api_base: str
@@ -97,6 +99,8 @@ class Connection(SQLModel, table=True):
     data_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     key_id: str
     expires_at: datetime | None = _moment()
+    connected_at: datetime | None = _moment()
+    """When the owner last granted access; None where that was before we wrote it down."""
     created_at: datetime = _moment(null=False)
     updated_at: datetime = _moment(null=False)
 
@@ -635,3 +639,48 @@ class Certificate(SQLModel, table=True):
     """The line of the ledger that names its digest."""
     document: str
     made_at: datetime = _moment(null=False)
+
+
+class OAuthClient(SQLModel, table=True):
+    """An app of ours at a platform, or at one server; its id and secret are sealed."""
+
+    __tablename__ = "oauth_client"
+    __table_args__ = (UniqueConstraint("workspace_id", "platform", "api_base"),)
+
+    id: str = Field(primary_key=True)
+    workspace_id: str = _to("workspace")
+    platform: str
+    api_base: str
+    redirect_uri: str | None = None
+    """For which address it registered itself; None where an operator made it."""
+    secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    data_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    key_id: str
+    created_at: datetime = _moment(null=False)
+    used_at: datetime | None = _moment()
+
+
+class Invitation(SQLModel, table=True):
+    """Somebody is to connect an account by a link; of link, state and browser we keep digests."""
+
+    id: str = Field(primary_key=True)
+    workspace_id: str = _to("workspace")
+    platform: str
+    name: str
+    api_base: str
+    options: dict[str, str] = _json(null=False)
+    link_digest: str = Field(unique=True)
+    state_digest: str | None = Field(default=None, unique=True)
+    browser_digest: str | None = None
+    state_until: datetime | None = _moment()
+    state_used_at: datetime | None = _moment()
+    status: str = "waiting"
+    reason: str | None = None
+    """Why the latest sign-in connected nothing, in words for people."""
+    connection_id: str | None = None
+    secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    data_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    key_id: str
+    created_at: datetime = _moment(null=False)
+    expires_at: datetime = _moment(null=False)
+    finished_at: datetime | None = _moment()
