@@ -77,15 +77,22 @@ async def ready(delivery_id: str) -> Step:
     """Upload what one delivery needs, without sending it; return where it stands."""
     house = await _wiring.house()
     delivery = await house.store.delivery(delivery_id)
+    try:
+        return await _uploaded(house, delivery)
+    except Conflict:  # Somebody else was faster, also in saying what went wrong.
+        return Step((await house.store.delivery(delivery_id)).state, parked=True)
+
+
+async def _uploaded(house: House, delivery: Delivery) -> Step:
     connection = await house.store.connection(delivery.connection_id)
     policy = house.policy(connection)
     try:
         connection = await _renewed(house, connection, policy)
         if await budgeting.upload_waits(house, delivery, connection, policy):
             return Step(delivery.state, parked=True)
-        done = await preparing.upload(delivery_id, connection)
+        done = await preparing.upload(delivery.id, connection)
     except Conflict:
-        return Step((await house.store.delivery(delivery_id)).state, parked=True)
+        raise
     except ClickPostError as error:
         return await _not_prepared(house, delivery, connection, policy, error)
     return Step(done.delivery.state, done.wait or 0.0)
