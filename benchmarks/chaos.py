@@ -309,7 +309,7 @@ async def _settled(house: House, sent: Sent, patience: float) -> float:
                 told = monotonic()
                 states = Counter(line.state.value for line in open_)
                 _say(f"still open: {', '.join(f'{n} {name}' for name, n in states.items())}")
-        await asyncio.sleep(1)
+        await asyncio.sleep(max(1.0, len(sent.ids) / 100))  # Each look costs a query a post.
     return monotonic() - began
 
 
