@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from clickpost.draft import PostFile
 from clickpost.policy.privacy import DataMap, Retention
+from clickpost.policy.requesting import Jurisdiction
 from clickpost.policy.running import Running
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.policy.triggers import Trigger
@@ -18,6 +19,7 @@ SHAPES: dict[str, type[BaseModel]] = {
     "post": PostFile,
     "data_map": DataMap,
     "retention": Retention,
+    "requests": Jurisdiction,
     "trigger": Trigger,
     "running": Running,
 }
