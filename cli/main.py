@@ -18,6 +18,7 @@ from cli import (
     sandbox,
     series,
     stack,
+    workspaces,
 )
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ app.add_typer(notify.app, name="notify")
 app.add_typer(hooks.app, name="hooks")
 app.add_typer(audit.app, name="audit")
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(bench.app, name="bench")
 

@@ -29,12 +29,15 @@ class Event(StrEnum):
     STUCK = "delivery.stuck"
     PAUSED = "connection.paused"
     REVOKED = "connection.revoked"
+    SUSPENDED = "subscription.suspended"
     GUARD = "guard.tripped"
     ALERT = "trigger.alert"
     LIVE = "post.live"
     TEST = "channel.test"
 
 
+#: Who acts where a workspace is not paid for.
+PAYER = "whoever pays for the workspace"
 #: What nobody has to be told: it is an event in Prefect only, for triggers.
 UNTOLD = (Event.LIVE,)
 #: What an author of channels may choose from; a test goes to its one channel only.
@@ -62,6 +65,7 @@ _SAYS = {
     Event.STUCK: "is stuck",
     Event.PAUSED: "is paused: nothing is sent through it",
     Event.REVOKED: "is revoked: nothing is sent through it",
+    Event.SUSPENDED: "a subscription is suspended: nothing of its workspace is sent",
     Event.GUARD: "a guard stopped a run",
     Event.ALERT: "asks for your attention",
     Event.LIVE: "is live",
@@ -159,6 +163,8 @@ def commands(said: Said) -> list[str]:
             return [f"clickpost posts show {post_id}"]
         case Event.HELD | Event.UNKNOWN | Event.NOT_REMOVED if _owner(said):
             return [connect]
+        case Event.HELD if said.facts.get("who_acts") == PAYER:
+            return ["clickpost workspaces show"]
         case Event.HELD:
             return [f"{settle} publish", f"{settle} skip"]
         case Event.UNKNOWN:
@@ -169,6 +175,9 @@ def commands(said: Said) -> list[str]:
             return [f"clickpost approve {post_id}"]
         case Event.NOT_REMOVED:
             return [f"clickpost posts takedown {post_id}"]
+        case Event.SUSPENDED:
+            reactivate = f"clickpost workspaces subscription reactivate {said.subject}"
+            return ["clickpost workspaces show", reactivate]
         case Event.STUCK | Event.GUARD | Event.ALERT:
             return ["clickpost status"]
         case Event.LIVE:

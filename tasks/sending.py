@@ -68,7 +68,9 @@ async def send(delivery_id: str, run_id: str | None = None) -> Step:
         return Step(delivery.state, parked=True)
     try:
         return await _timely(house, delivery, run_id)
-    except Conflict:  # Somebody else was faster, or it was not approved; nothing was sent by us.
+    except Conflict:  # Somebody else was faster, or it may not go; nothing was sent by us.
+        if await house.store.hold_unpaid(delivery_id):
+            return Step(State.HELD)
         await house.store.regate(delivery_id)
         return Step((await house.store.delivery(delivery_id)).state, 1.0, parked=True)
 
@@ -119,6 +121,8 @@ async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Ste
     connection = await house.store.connection(delivery.connection_id)
     if connection.status != "active":
         return await _held(house, delivery, f"the connection is {connection.status}")
+    if await house.store.hold_unpaid(delivery.id):
+        return Step(State.HELD)
     policy = house.policy(connection)
     try:
         connection = await _renewed(house, connection, policy)

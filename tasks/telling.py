@@ -34,6 +34,13 @@ LEASE = timedelta(seconds=_channels.PATIENCE * 3)
 #: One run works the outbox for at most so many seconds; the next one goes on.
 ENOUGH = 45.0
 _EVENTS = 200
+#: What an id's first word says that it is.
+_KINDS = {
+    "dlv": "delivery",
+    "conn": "connection",
+    "hook": "hook",
+    "sub": "subscription",
+}
 
 
 @dataclass
@@ -107,9 +114,7 @@ def event_of(said: Said) -> Event:
     ]
     if run_id := facts.get("run_id"):
         related.append(_related(f"prefect.flow-run.{run_id}", "flow-run"))
-    kind = {"dlv": "delivery", "conn": "connection", "hook": "hook"}.get(
-        said.subject.partition("_")[0], "subject"
-    )
+    kind = _KINDS.get(said.subject.partition("_")[0], "subject")
     named = {"prefect.resource.id": f"clickpost.{kind}.{said.subject}"}
     if platform:
         named["clickpost.platform"] = platform

@@ -18,6 +18,7 @@ from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.posts import Created, NewPost, Posts
 from clickpost.store.series import Repeating
 from clickpost.store.slots import QueueSlots
+from clickpost.store.subscriptions import Subscriptions
 from clickpost.store.takedowns import Takedowns
 from clickpost.store.triggers import Turns
 from clickpost.store.unknowns import Unknowns
@@ -55,6 +56,7 @@ class Store(
     Invitations,
     Drifting,
     Takedowns,
+    Subscriptions,
     Turns,
     Watching,
     Measuring,

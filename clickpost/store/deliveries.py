@@ -20,6 +20,7 @@ from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store._deliveries import LINE, RUN, changed, later, outcome_columns
 from clickpost.store.approvals import may_be_sent
+from clickpost.store.subscriptions import is_paid_for
 from clickpost.store.tables import Attempt, Connection, Delivery, Rendition
 
 #: A run that waits for a delivery's time takes it up within this; after it, the sweep does.
@@ -228,7 +229,8 @@ class Deliveries(Base):
         A first part goes from `ready` to `sending`; a further part of a thread needs our own
         lease on the `sending` delivery. Raises Conflict where somebody else was faster, where
         this part is there already, where its time was put off or its content changed meanwhile,
-        and where it needs an approval that it does not have.
+        where it needs an approval that it does not have, and where its workspace's subscription
+        is suspended.
         """
         moment = now()
         async with self.transaction() as session:
@@ -242,6 +244,7 @@ class Deliveries(Base):
                 _is_wanted(),
                 col(Delivery.content_hash) == intent["content"],
                 may_be_sent(),
+                is_paid_for(),
                 state=State.SENDING,
                 attempts=Delivery.attempts + 1,
                 lease_owner=worker,

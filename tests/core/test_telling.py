@@ -42,6 +42,7 @@ def test_every_event_says_where_why_who_and_what_to_run(event: Event) -> None:
         (Event.FAILED, "the writer", "clickpost posts show post_1"),
         (Event.HELD, "the account's owner", "clickpost connect bluesky --name studio"),
         (Event.HELD, "an operator", f"{SETTLE} publish"),
+        (Event.HELD, telling.PAYER, "clickpost workspaces show"),
         (Event.UNKNOWN, "the account's owner", "clickpost connect bluesky --name studio"),
         (Event.UNKNOWN, "an operator", f"{SETTLE} there"),
         (Event.AWAITING_APPROVAL, "an approver", "clickpost approve post_1"),

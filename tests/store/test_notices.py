@@ -117,6 +117,7 @@ QUIET = {
     "_void": "plans anew",
     "_dropped": "cancels, as somebody asked",
     "begin_attempt": "is on its way",
+    "_of_workspace": "the subscription's own notice tells of all",
     "_gated": "its callers tell what waits for approval, in `_asked`",
 }
 
