@@ -1,21 +1,72 @@
-"""Who acts, for the ledger: the operating system's user, or who `--as` names."""
+"""Who acts, for the ledger: a declared person who proves it, else the operating system's user."""
 
 from __future__ import annotations
 
 import getpass
+import sys
 
 import typer
 
-from clickpost.errors import InvalidInput
+from cli import _house
+from clickpost.errors import InvalidInput, NotAllowed
+from clickpost.people import actor_of
+from clickpost.settings import Settings
 
-As = typer.Option(None, "--as", metavar="NAME", help="Who you are, for the ledger; else your user.")
+As = typer.Option(
+    None,
+    "--as",
+    metavar="NAME",
+    help="Who you are, for the ledger; else your user. Not where people are declared: there your"
+    " personal secret says it.",
+)
 
 
-def actor(name: str | None) -> str:
-    """Return the actor as the ledger writes it."""
+def actor(name: str | None = None) -> str:
+    """Return the actor as the ledger writes it; NotAllowed for a secret that is nobody's."""
+    given = _house.settings()
+    return _house.run(_acting(given, name))
+
+
+async def _acting(given: Settings, name: str | None) -> str:
+    async with _house.opened(given) as store:
+        if not await store.anybody():
+            return f"operator:{_named(name)}"
+        if name is not None:
+            raise InvalidInput("--as: people are declared here; your personal secret says who acts")
+        return actor_of((await store.prove(_secret(given))).id)
+
+
+def _named(name: str | None) -> str:
     if name is not None and (not name.strip() or len(name) > 100):
         raise InvalidInput("--as: a name of 1 to 100 characters")
     try:
-        return f"operator:{name.strip() if name else getpass.getuser()}"
+        return name.strip() if name else getpass.getuser()
     except (OSError, KeyError):  # A container's user may have no name.
         raise InvalidInput("--as: name yourself; your user has no name here") from None
+
+
+def _secret(given: Settings) -> str:
+    """Return the personal secret: from the environment, a file, or whoever sits there."""
+    if given.person_secret is not None:
+        return given.person_secret.get_secret_value()
+    if given.person_secret_file is not None:
+        return _read(given)
+    if sys.stdin.isatty():
+        return getpass.getpass("Your personal secret: ")
+    raise NotAllowed(
+        "people are declared here: name the file with your personal secret in"
+        " CLICKPOST_PERSON_SECRET_FILE"
+    )
+
+
+def _read(given: Settings) -> str:
+    path = given.person_secret_file
+    assert path is not None
+    try:
+        if path.stat().st_mode & 0o077:
+            raise InvalidInput(
+                f"{path}: others may read your secret there; first run: chmod 600 {path}"
+            )
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read: {error.strerror}") from None

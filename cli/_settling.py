@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 import typer
 
 from cli import _house
+from cli._actor import As, actor
 from cli._output import AsJson, guarded, out, show_json
 from cli._publishing import report_of, shown, started
 from clickpost.asking import Answer, checked
@@ -34,24 +34,32 @@ def settle(
     to: str = To,
     answer: Answer = Said,
     url: str = Url,
+    name: str = As,
     as_json: bool = AsJson,
 ) -> None:
     """Answer what no look can tell; the question that waits in the Prefect UI ends."""
     given = _house.settings()
-    report = _house.run(settled(given, post_id, to, answer, checked(url), quiet=as_json))
+    by = actor(name)
+    report = _house.run(settled(given, post_id, to, answer, checked(url), by, quiet=as_json))
     if as_json:
         show_json(report)
 
 
 async def settled(
-    given: Settings, post_id: str, to: str, answer: Answer, url: str | None, *, quiet: bool
+    given: Settings,
+    post_id: str,
+    to: str,
+    answer: Answer,
+    url: str | None,
+    by: str = "operator",
+    *,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Take the answer, end the question's run, and send at once what it lets go."""
     more: dict[str, Any] = {}
     async with _house.opened(given) as store:
         seen = await _delivery(store, post_id, to)
-        actor = f"operator:{getpass.getuser()}"
-        decision = await answering.settle(store, seen, answer, url, actor=actor)
+        decision = await answering.settle(store, seen, answer, url, actor=by)
         await _ended(given, store, seen, answer)
         if decision.sends:
             more["run"] = await started(given, store, post_id, None)

@@ -12,6 +12,7 @@ from cli import (
     doctor,
     hooks,
     notify,
+    people,
     policy,
     posts,
     privacy,
@@ -37,6 +38,7 @@ approving.add_to(app)
 app.add_typer(series.app, name="series")
 app.add_typer(policy.app, name="policy")
 app.add_typer(notify.app, name="notify")
+app.add_typer(people.app, name="people")
 app.add_typer(hooks.app, name="hooks")
 app.add_typer(audit.app, name="audit")
 app.add_typer(privacy.app, name="privacy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from cli import _changing, _house, _postfile, _preview, series
+from cli._actor import actor
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
 from cli._publishing import Again, Follow, note, report_of, scheduled, shown, started, tags_of
 from cli._settling import settle
@@ -22,6 +23,7 @@ from clickpost.delivery import CANCELLABLE, State
 from clickpost.draft import PostFile
 from clickpost.errors import Conflict, InvalidInput
 from clickpost.media import Cache
+from clickpost.people import Right
 from clickpost.recurrence import occurrences, recurrence
 from clickpost.settings import Settings
 from clickpost.store import Store
@@ -84,7 +86,7 @@ def publish(
         text, text_file, title, media, alt, to, at, zone, fit, late, key, visibility, tag, repeat
     )
     post, folder = _postfile.post_of(file, flags)
-    how = _How(draft=draft, wait=wait, quiet=as_json, again=again)
+    how = _How(draft=draft, wait=wait, quiet=as_json, again=again, by=actor())
     work = _publish if post.repeat is None else _repeat
     code, report = _house.run(work(given, post, folder, how))
     if as_json:
@@ -100,6 +102,7 @@ class _How:
     wait: bool
     quiet: bool
     again: bool
+    by: str
 
 
 async def _repeat(
@@ -114,7 +117,8 @@ async def _repeat(
         to = await intake.targets(store, post.to)
         looked = await intake.look(post, folder)
         new = await intake.brought_in(store, Cache(given.media_root), post, looked, to)
-        begun = await store.create_series(new, rule, next(occurrences(rule, now)))
+        first = next(occurrences(rule, now))
+        begun = await store.create_series(replace(new, by=how.by), rule, first)
         if not begun.existing:
             await series.extended(given, store, begun.series_id)
         report = await series.told(store, await store.series(begun.series_id))
@@ -133,7 +137,7 @@ async def _publish(
         moment = intake.moment(post)
         cache = Cache(given.media_root)
         made = await intake.take_in(
-            store, cache, post, looked, to, policy_of, draft=draft, again=how.again
+            store, cache, post, looked, to, policy_of, draft=draft, again=how.again, by=how.by
         )
         note(made.repeats)
         report: dict[str, Any] = {"repeats": [str(said) for said in made.repeats]}
@@ -267,25 +271,32 @@ def retry(
 ) -> None:
     """Try again what failed, was missed or kept as a draft; what is live stays as it is."""
     states = (State.FAILED, State.MISSED, State.DRAFTED, State.HELD)
-    given = _house.settings()
-    code, report = _house.run(_again(given, post_id, states, wait=wait, quiet=as_json))
+    given, by = _house.settings(), actor()
+    code, report = _house.run(_again(given, post_id, states, by, wait=wait, quiet=as_json))
     if as_json:
         show_json(report)
     raise typer.Exit(code)
 
 
 async def _again(
-    given: Settings, post_id: str, states: tuple[State, ...], *, wait: bool, quiet: bool
+    given: Settings,
+    post_id: str,
+    states: tuple[State, ...],
+    by: str,
+    *,
+    wait: bool,
+    quiet: bool,
 ) -> tuple[int, dict[str, Any]]:
     async with _house.opened(given) as store:
         await store.post(post_id)
+        await store.require(by, Right.PUBLISH)
         going = (State.PLANNED, State.PREPARING, State.READY, State.PROCESSING, State.UNKNOWN)
         moved = 0
         for line in await store.lines(post_id):
             moved += line.state in going and State.FAILED in states  # A run takes it further.
             if line.state in states:
                 fresh: dict[str, Any] = {"attempts": 0, "not_before": None, "due_at": None}
-                await store.move(line.id, line.state, State.PLANNED, actor="operator", **fresh)
+                await store.move(line.id, line.state, State.PLANNED, actor=by, **fresh)
                 moved += 1
         if not moved:
             raise InvalidInput(
@@ -312,9 +323,10 @@ def publish_draft(
     as_json: bool = AsJson,
 ) -> None:
     """Publish a draft now."""
-    given = _house.settings()
+    given, by = _house.settings(), actor()
     _house.run(_repeats(given, post_id, again=again))
-    code, report = _house.run(_again(given, post_id, (State.DRAFTED,), wait=wait, quiet=as_json))
+    drafts = (State.DRAFTED,)
+    code, report = _house.run(_again(given, post_id, drafts, by, wait=wait, quiet=as_json))
     if as_json:
         show_json(report)
     raise typer.Exit(code)
@@ -335,7 +347,7 @@ async def _repeats(given: Settings, post_id: str, *, again: bool) -> None:
 @guarded
 def cancel(post_id: str, as_json: bool = AsJson) -> None:
     """Cancel what has not been sent; what is live stays (see takedown)."""
-    report = _house.run(_cancelled(_house.settings(), post_id))
+    report = _house.run(_cancelled(_house.settings(), post_id, actor()))
     if as_json:
         show_json(report)
     else:
@@ -343,19 +355,20 @@ def cancel(post_id: str, as_json: bool = AsJson) -> None:
         out.print(f"cancelled: {', '.join(done) if done else 'nothing was left to cancel'}")
 
 
-async def _cancelled(given: Settings, post_id: str) -> dict[str, Any]:
+async def _cancelled(given: Settings, post_id: str, by: str) -> dict[str, Any]:
     async with _house.opened(given) as store:
         await store.post(post_id)
+        await store.require(by, Right.CANCEL)
         for line in await store.lines(post_id):
-            await _stopped(store, line.id)
+            await _stopped(store, line.id, by)
         return await report_of(store, post_id)
 
 
-async def _stopped(store: Store, delivery_id: str) -> None:
+async def _stopped(store: Store, delivery_id: str, by: str) -> None:
     """Cancel it, whatever a worker makes of it meanwhile, unless it is on its way by then."""
     while (state := (await store.delivery(delivery_id)).state) in CANCELLABLE:
         with suppress(Conflict):  # It moved in this very moment: look again.
-            await store.move(delivery_id, state, State.CANCELLED, actor="operator")
+            await store.move(delivery_id, state, State.CANCELLED, actor=by)
 
 
 app.command()(settle)
@@ -367,16 +380,18 @@ app.command()(_changing.edit)
 @guarded
 def takedown(post_id: str, as_json: bool = AsJson) -> None:
     """Delete a post on every platform that can, and say where it cannot be done."""
-    code, report = _house.run(_taken(_house.settings(), post_id, quiet=as_json))
+    code, report = _house.run(_taken(_house.settings(), post_id, actor(), quiet=as_json))
     if as_json:
         show_json(report)
     raise typer.Exit(code)
 
 
-async def _taken(given: Settings, post_id: str, *, quiet: bool) -> tuple[int, dict[str, Any]]:
+async def _taken(
+    given: Settings, post_id: str, by: str, *, quiet: bool
+) -> tuple[int, dict[str, Any]]:
     async with _house.opened(given) as store:
         await store.post(post_id)
-        wanted = await store.want_down(post_id, actor="operator")  # Kept, whatever comes.
+        wanted = await store.want_down(post_id, actor=by)  # Kept, whatever comes.
         about = {"post": {"post_id": post_id}}
         run_id = runs.start(given, "takedown", about, tags=await tags_of(store, post_id))
         for _ in range(240):

@@ -16,10 +16,12 @@ from cli._actor import As, actor
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
 from clickpost import datamap, logs, mapdrawing, retention
 from clickpost.errors import InvalidInput
+from clickpost.people import ENGINE, Right
 from clickpost.policy import keeping
 from clickpost.policy.privacy import places_of
 from clickpost.retention import Fate
 from clickpost.settings import Settings
+from clickpost.store import Store
 from clickpost.store.holds import KINDS, Holds, NewHold
 from tasks import purging
 from tasks.purging import Outcome
@@ -63,7 +65,7 @@ def explain(
     as_json: bool = AsJson,
 ) -> None:
     """Say of each value of a row in one sentence why it is there and until when."""
-    said = _house.run(_explained(_house.settings(), table, row_id))
+    said = _house.run(_explained(_house.settings(), table, row_id, actor()))
     if as_json:
         show_json(said)
         return
@@ -71,8 +73,9 @@ def explain(
         out.print(Text(line), soft_wrap=True)
 
 
-async def _explained(given: Settings, table: str, row_id: str) -> dict[str, str]:
+async def _explained(given: Settings, table: str, row_id: str, by: str) -> dict[str, str]:
     async with _house.opened(given) as store:
+        await store.require(by, Right.SEE)
         found = await purging.opened(store, given)
         mapped = found.keeping.tables.tables.get(table)
         if mapped is None or "id" not in mapped.columns:
@@ -121,7 +124,8 @@ def purge(
     if policy is not None:
         keeping.policy(given.policies, policy)
     logs.configure(given.log_format, given.log_level)
-    outcomes = _house.run(_purged(given, policy, apply=apply))
+    by = actor() if apply else ENGINE  # Counting changes nothing, and is everybody's.
+    outcomes = _house.run(_purged(given, policy, by, apply=apply))
     rows = [purging.row_of(one) for one in outcomes]
     if as_json:
         show_json(rows)
@@ -130,12 +134,12 @@ def purge(
     raise typer.Exit(DONE if purging.is_well(outcomes, ()) else FAILED)
 
 
-async def _purged(given: Settings, policy: str | None, *, apply: bool) -> list[Outcome]:
+async def _purged(given: Settings, policy: str | None, by: str, *, apply: bool) -> list[Outcome]:
     async with _house.opened(given) as store:
         found = await purging.opened(store, given)
         # Of all policies, those that say `apply`; of one that is named, that one.
         how = (True if policy else None) if apply else False
-        return [one async for one in purging.purge_all(found, only=policy, apply=how)]
+        return [one async for one in purging.purge_all(found, only=policy, apply=how, by=by)]
 
 
 def _show(rows: list[dict[str, object]]) -> None:
@@ -173,7 +177,13 @@ async def _held(given: Settings, new: NewHold, by: str) -> str:
         known = keeping.load(given.policies).tables.tables
         if new.scope not in known or "id" not in known[new.scope].columns:
             raise InvalidInput(f"unknown table {new.scope!r}")
-        return await Holds(store.engine, store.vault).place_hold(new, by)
+        return await _holds(store).place_hold(new, by)
+
+
+def _holds(store: Store) -> Holds:
+    holds = Holds(store.engine, store.vault)
+    holds.policies = store.policies
+    return holds
 
 
 @app.command()
@@ -193,4 +203,4 @@ def release(
 
 async def _released(given: Settings, hold_id: str, by: str) -> None:
     async with _house.opened(given) as store:
-        await Holds(store.engine, store.vault).end_hold(hold_id, by)
+        await _holds(store).end_hold(hold_id, by)

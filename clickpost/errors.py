@@ -86,6 +86,12 @@ class AnotherAccount(InvalidInput):
         )
 
 
+class NotAllowed(ClickPostError):
+    """Whoever acts may not do this, or did not prove who they are."""
+
+    who_acts = "whoever administers ClickPost"
+
+
 class Refused(ClickPostError):
     """We were asked to call an address that nobody allowed us to call."""
 

@@ -72,6 +72,12 @@ class Settings(BaseSettings):
         None,
         description="Key that signs certificates (base64, 32 bytes); else a key file.",
     )
+    person_secret: SecretStr | None = Field(
+        None, description="Your personal secret, where people are declared; a file is safer."
+    )
+    person_secret_file: Path | None = Field(
+        None, description="The file that holds your personal secret, which only you may read."
+    )
     smtp_host: str | None = Field(None, description="Mail server that takes our notices.")
     smtp_port: int = Field(587, description="Its port: 587 for STARTTLS, 465 for TLS.")
     smtp_security: Literal["starttls", "tls", "none"] = Field(
@@ -105,7 +111,7 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from None
         return words
 
-    @field_validator("home", "media", "policies")
+    @field_validator("home", "media", "policies", "person_secret_file")
     @classmethod
     def _from_here(cls, path: Path | None) -> Path | None:
         """Make a relative path absolute: our servers run in another folder than the command."""

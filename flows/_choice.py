@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: What a form says of the code that it asks for; once used it is worth nothing to who reads it.
+CODE = (
+    "Yours, from `clickpost people code`: good once, for this only, some minutes long. Never your"
+    " personal secret: Prefect keeps what is written here."
+)
+
 
 class DeliveryChoice(BaseModel):
     """Which delivery a run is about."""

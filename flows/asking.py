@@ -8,14 +8,15 @@ from prefect import State as PrefectState
 from prefect import flow
 from prefect.flow_runs import asuspend_flow_run
 from prefect.input import RunInput
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
 from clickpost.asking import Answer, Question, checked
 from clickpost.delivery import State
-from clickpost.errors import Conflict, InvalidInput
+from clickpost.errors import Conflict, InvalidInput, NotAllowed
 from flows import _run
-from flows._choice import DeliveryChoice
+from flows._choice import CODE, DeliveryChoice
 from tasks import asking, reporting
 
 
@@ -47,10 +48,33 @@ class Rest(RunInput):
     )
 
 
+class CodedOutcome(Outcome):
+    """The same, where people are declared."""
+
+    code: str = Field("", title="Code", description=CODE)
+
+
+class CodedLate(Late):
+    """The same, where people are declared."""
+
+    code: str = Field("", title="Code", description=CODE)
+
+
+class CodedRest(Rest):
+    """The same, where people are declared."""
+
+    code: str = Field("", title="Code", description=CODE)
+
+
 _FORMS: dict[Question, type[RunInput]] = {
     Question.OUTCOME: Outcome,
     Question.LATE: Late,
     Question.REST: Rest,
+}
+_CODED: dict[Question, type[RunInput]] = {
+    Question.OUTCOME: CodedOutcome,
+    Question.LATE: CodedLate,
+    Question.REST: CodedRest,
 }
 _SAID = {
     "it is there": Answer.THERE,
@@ -73,19 +97,29 @@ async def ask_operator(delivery: DeliveryChoice) -> PrefectState[Any]:
     Press Resume on the waiting run's page to answer. The command line can answer too, and so may
     the platform in a later look: the first to settle it wins, and this run says so.
     """
-    asked = await asking.put(delivery.delivery_id)
-    if asked is None:
-        return Completed(message="there is nothing to ask: it is settled")
-    form = _FORMS[asked.question].with_initial_data(description=asked.words)
-    given: Any = await asuspend_flow_run(wait_for_input=form, key=asked.key)
+    while (asked := await asking.put(delivery.delivery_id)) is not None:
+        form = (_CODED if asked.form.coded else _FORMS)[asked.question]
+        given: Any = await asuspend_flow_run(
+            wait_for_input=form.with_initial_data(description=asked.words), key=asked.key
+        )
+        try:
+            by = await asking.signed(asked, getattr(given, "code", ""), str(flow_run.id))
+        except NotAllowed:
+            continue  # The form is put anew, and says so.
+        return await _answered(asked, given, by)
+    return Completed(message="there is nothing to ask: it is settled")
+
+
+async def _answered(asked: asking.Put, given: Any, by: str) -> PrefectState[Any]:
     url = getattr(given, "permalink", "").strip() or None
     try:
-        decision = await asking.take(asked, _SAID[given.answer], checked(url))
+        decision = await asking.take(asked, _SAID[given.answer], checked(url), by)
     except Conflict as error:
         return Completed(message=str(error))
-    except InvalidInput as error:  # The question is put anew by the next `reconcile-deliveries`.
+    except (InvalidInput, NotAllowed) as error:
+        # The question is put anew by the next `reconcile-deliveries`.
         return Failed(message=str(error))
-    return await _done(asked.seen.post_id, delivery.delivery_id, decision.sends, given.answer)
+    return await _done(asked.seen.post_id, asked.seen.id, decision.sends, given.answer)
 
 
 async def _done(post_id: str, delivery_id: str, sends: bool, answer: str) -> PrefectState[Any]:

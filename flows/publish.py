@@ -9,9 +9,12 @@ from typing import Any
 from prefect import State as PrefectState
 from prefect import flow
 from prefect.runtime import flow_run
+from prefect.states import Failed
 from pydantic import BaseModel, ConfigDict, Field
 
+from clickpost.errors import NotAllowed
 from flows import _run
+from flows._choice import CODE
 from tasks import calling_off, reporting, sending, taking_down
 from tasks.sending import Step
 
@@ -79,15 +82,24 @@ async def _ahead(row: reporting.Row) -> None:
         await asyncio.sleep(step.wait)
 
 
+class TakedownChoice(PostChoice):
+    """Which post is to go, and who says so."""
+
+    code: str = Field("", title="Code", description=f"Only where people are declared. {CODE}")
+
+
 @flow(name="takedown", flow_run_name="takedown {post.post_id}", validate_parameters=True)
-async def takedown(post: PostChoice) -> PrefectState[Any]:
+async def takedown(post: TakedownChoice) -> PrefectState[Any]:
     """Delete a post on every platform that can, and say where it cannot be done.
 
     A part of unknown outcome is looked for first. What meets trouble stays wanted, with a reason:
     the sweep tries it again, also where this run is gone.
     """
+    try:
+        rows = await taking_down.ask(post.post_id, post.code, str(flow_run.id))
+    except NotAllowed as error:
+        return Failed(message=f"nothing was touched: {error}")
     await sending.lost(post.post_id)
-    rows = await taking_down.ask(post.post_id)
     steps = await _run.side_by_side(_taken(row) for row in rows)
     await _run.report(post.post_id)
     await _run.wake()

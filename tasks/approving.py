@@ -7,8 +7,10 @@ from datetime import UTC
 
 from clickpost.delivery import State
 from clickpost.logs import logger
+from clickpost.people import Right
 from clickpost.store import Asked
-from tasks import _runs, _wiring
+from tasks import _runs, _wiring, signing_off
+from tasks.signing_off import Form
 
 log = logger("approving")
 
@@ -18,17 +20,21 @@ APPROVE = "approve"
 
 @dataclass(frozen=True)
 class Put:
-    """What is asked, and the words (Markdown) in which it is shown."""
+    """What is asked, the words (Markdown) in which it is shown, and how it is signed."""
 
     asked: Asked
     words: str
+    form: Form
 
     @property
     def key(self) -> str:
-        """What the answer is bound to: another content or another time is another question."""
-        due = f"{self.asked.due_at.timestamp():.0f}" if self.asked.due_at else "none"
-        # Prefect takes letters, digits and dashes for a form's key.
-        return f"{self.asked.delivery_id}-{self.asked.content_hash[:32]}-{due}".replace("_", "-")
+        """The form's key: another content or time is another question, a wrong code asks anew."""
+        return self.form.key(self.about)
+
+    @property
+    def about(self) -> str:
+        """What the answer is bound to."""
+        return signing_off.approval_key(self.asked)
 
 
 async def put(delivery_id: str) -> Put | None:
@@ -39,11 +45,12 @@ async def put(delivery_id: str) -> Put | None:
         if asked.delivery_id == delivery_id:
             lines = await house.store.lines(post_id)
             rendition = next(one.rendition for one in lines if one.id == delivery_id)
-            return Put(asked, _words(asked, rendition))
+            form = await signing_off.form(house.store, signing_off.approval_key(asked))
+            return Put(asked, _words(asked, rendition, form), form)
     return None
 
 
-def _words(asked: Asked, rendition: str) -> str:
+def _words(asked: Asked, rendition: str, form: Form) -> str:
     due = f"{asked.due_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if asked.due_at else "at once"
     parts = "1 part" if asked.parts == 1 else f"{asked.parts} parts"
     files = f"{asked.media} ({rendition})" if asked.media else "none"
@@ -56,6 +63,7 @@ def _words(asked: Asked, rendition: str) -> str:
         f"- size: {parts}, files: {files}",
         f"- post: `{asked.post_id}`, delivery: `{asked.delivery_id}`",
         f"- content: `{asked.content_hash[:16]}`; a change of text, files or time asks anew",
+        *form.words(asked.delivery_id),
     ]
     return "\n".join(lines)
 
@@ -81,7 +89,7 @@ async def _begun(asked: Asked) -> str:
     run_id = await _runs.begin(
         APPROVE,
         {"delivery": {"delivery_id": asked.delivery_id}},
-        key=f"{APPROVE} {Put(asked, '').key}",
+        key=f"{APPROVE} {signing_off.approval_key(asked)}",
         name=f"{APPROVE} {asked.delivery_id}",
         tags=[f"post:{asked.post_id}", f"platform:{asked.ref.partition('/')[0]}", "question"],
     )
@@ -105,8 +113,19 @@ async def tidy() -> list[str]:
     return missed
 
 
+async def signed(put: Put, code: str, signature: str, run_id: str) -> str:
+    """Return who decides, as the ledger writes it: by the code, or as they signed themselves.
+
+    Raises NotAllowed for a code that does not hold; the next `put` asks anew.
+    """
+    if not put.form.coded:
+        return f"operator:{signature.strip() or 'in the Prefect UI'}"
+    house = await _wiring.house()
+    return await house.store.sign_off(code, Right.APPROVE, put.about, run_id)
+
+
 async def decide(asked: Asked, *, approve: bool, by: str, note: str) -> State:
-    """Take what somebody decided; raise Conflict where it changed since, or is decided."""
+    """Take what somebody decided; raises what the store's `decide` raises."""
     house = await _wiring.house()
     state = await house.store.decide(asked, approve=approve, by=by, note=note)
     log.info("decided", delivery_id=asked.delivery_id, state=state.value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -14,19 +13,19 @@ from prefect.states import Completed
 from clickpost import asking
 from clickpost.asking import Answer, Decision, Question, Sent, Shown
 from clickpost.logs import logger
+from clickpost.people import Right
 from clickpost.store import Store
 from clickpost.store.tables import Delivery
-from tasks import _wiring, answering
+from tasks import _wiring, answering, signing_off
 from tasks._wiring import House
 from tasks.answering import standing_of
+from tasks.signing_off import Form
 
 log = logger("asking")
 
 #: The flow that asks, and the flow that looks.
 ASK = "ask-operator"
 LOOK = "reconcile-deliveries"
-#: Who answered, in the ledger: the UI does not tell which of its users it was.
-ACTOR = "operator:prefect-ui"
 _PAGE = 200
 
 
@@ -37,17 +36,17 @@ class Put:
     seen: Delivery
     question: Question
     words: str
+    form: Form
 
     @property
     def key(self) -> str:
-        """What it is about: the same delivery, sent or due at another time, is another question."""
-        moments = [_stamp(self.seen.sent_at), _stamp(self.seen.due_at)]
-        # Prefect takes small letters, digits and dashes.
-        return "-".join([self.seen.id.replace("_", "-"), self.question.value, *moments])
+        """The form's key: sent or due at another time it is another question."""
+        return self.form.key(self.about)
 
-
-def _stamp(moment: datetime | None) -> str:
-    return moment.astimezone(UTC).strftime("%Y%m%d%H%M%S%f") if moment else "none"
+    @property
+    def about(self) -> str:
+        """What the answer is bound to."""
+        return signing_off.question_key(self.seen)
 
 
 async def put(delivery_id: str) -> Put | None:
@@ -57,7 +56,9 @@ async def put(delivery_id: str) -> Put | None:
     question = asking.question_of(standing_of(delivery))
     if question is None:
         return None
-    return Put(delivery, question, await _words(house, delivery, question))
+    form = await signing_off.form(house.store, signing_off.question_key(delivery))
+    words = await _words(house, delivery, question)
+    return Put(delivery, question, "\n".join([words, *form.words(delivery_id)]), form)
 
 
 async def _words(house: House, delivery: Delivery, question: Question) -> str:
@@ -82,10 +83,21 @@ async def _words(house: House, delivery: Delivery, question: Question) -> str:
     return asking.worded(question, standing_of(delivery), shown)
 
 
-async def take(asked: Put, answer: Answer, url: str | None) -> Decision:
+async def signed(put: Put, code: str, run_id: str) -> str:
+    """Return who answers, as the ledger writes it: the UI itself does not tell its users apart.
+
+    Raises NotAllowed for a code that does not hold; the next `put` asks anew.
+    """
+    if not put.form.coded:
+        return "operator:prefect-ui"
+    house = await _wiring.house()
+    return await house.store.sign_off(code, Right.SETTLE, put.about, run_id)
+
+
+async def take(asked: Put, answer: Answer, url: str | None, by: str) -> Decision:
     """Do what was answered in the Prefect UI; raises what `answering.settle` raises."""
     house = await _wiring.house()
-    decision = await answering.settle(house.store, asked.seen, answer, url, actor=ACTOR)
+    decision = await answering.settle(house.store, asked.seen, answer, url, actor=by)
     await house.store.set_question(asked.seen.id, None)
     return decision
 
@@ -117,7 +129,7 @@ async def _begun(client: PrefectClient, house: House, asked: Put) -> str:
     """Start the question's run; the same question is one run, until that has ended."""
     deployment = await client.read_deployment_by_name(f"{ASK}/{ASK}")
     connection = await house.store.connection(asked.seen.connection_id)
-    key = f"ask {asked.key}"
+    key = f"ask {asked.about}"
     while True:
         run = await client.create_flow_run_from_deployment(
             deployment.id,

@@ -102,13 +102,15 @@ async def take_in(
     *,
     draft: bool = False,
     again: bool = False,
+    by: str = "operator",
 ) -> Created:
     """Store the post, its files and its deliveries in one go; the same client key is one post.
 
     With `policy_of` it is noticed where an account got the same lately, unless `again` says so.
+    Raises NotAllowed where `by` may not publish.
     """
     new = await brought_in(store, cache, post, looked, to, policy_of)
-    return await store.create_post(replace(new, draft=draft, again=again))
+    return await store.create_post(replace(new, draft=draft, again=again, by=by))
 
 
 async def brought_in(

@@ -14,6 +14,7 @@ from clickpost import retention
 from clickpost.datamap import Schema
 from clickpost.errors import Conflict, GuardTripped, InvalidInput, PolicyError
 from clickpost.logs import logger
+from clickpost.people import ENGINE
 from clickpost.policy import keeping
 from clickpost.policy.keeping import Keeping
 from clickpost.policy.load import BrokenPolicies, policy_hash
@@ -66,6 +67,7 @@ async def opened(store: Store, settings: Settings) -> Retained:
     Keys of JSON columns in the newest rows count too: what nobody mapped is not purged around.
     """
     purging = Purging(store.engine, store.vault)
+    purging.policies = settings.policies
     found = keeping.load(settings.policies)
     schema = await purging.schema()
     if wrong := keeping.disagreements(found, schema):
@@ -104,10 +106,12 @@ async def purge_all(
     at: datetime | None = None,
     flow_run_id: str | None = None,
     progress: Progress = lambda *_: None,
+    by: str = ENGINE,
 ) -> AsyncIterator[Outcome]:
     """Work under each policy (or `only` one) and yield what it came to.
 
     `apply` None: as each policy says; False: count only; True: also where a policy says dry_run.
+    Raises NotAllowed where `by` may not erase, and would.
     """
     at = at or datetime.now(UTC)
     await remove_files(retained)
@@ -119,7 +123,7 @@ async def purge_all(
         begun = monotonic()
         try:
             if applies:
-                outcome = await _purged(retained, one, at, flow_run_id, progress)
+                outcome = await _purged(retained, one, at, flow_run_id, progress, by)
             else:
                 tally = await retained.store.tally(one, at)
                 outcome = Outcome(policy.name, policy.data, policy.then, "dry_run", tally)
@@ -143,19 +147,20 @@ async def _purged(
     at: datetime,
     flow_run_id: str | None,
     progress: Progress,
+    by: str,
 ) -> Outcome:
     """Begin a purge, or resume the one that was killed; the limit is asked before it begins."""
     store, policy = retained.store, one.policy
     digest = policy_hash(policy)
     async with store.purge_lock(policy.name):
-        run = await store.open_purge(policy.name, digest)
+        run = await store.open_purge(policy.name, digest, by)
         resumed = run is not None
         tally = await store.tally(one, run.asked_at if run else at)
         if run is None:
             retention.guard(policy, tally)
             if not tally.found:
                 return Outcome(policy.name, policy.data, policy.then, "apply", tally)
-            run = await store.begin_purge(tally, digest, at, flow_run_id)
+            run = await store.begin_purge(tally, digest, at, flow_run_id, by)
         done = 0
         async for batch in store.purge(run, one):
             done += batch.counts.get(policy.data, 0)

@@ -9,10 +9,11 @@ from clickpost.contract import Absence, Checks, Deletes, Receipt
 from clickpost.delivery import State
 from clickpost.errors import Conflict, NotFound, PlatformError, RateLimited, TokenExpired
 from clickpost.logs import logger
+from clickpost.people import ENGINE, Right
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.store.tables import Connection, Delivery
 from clickpost.takedown import Ended, Open
-from tasks import _wiring, budgeting, reconciling, renewing, reporting
+from tasks import _wiring, budgeting, reconciling, renewing, reporting, signing_off
 from tasks._wiring import House
 from tasks.sending import Step, receipts_of
 
@@ -24,10 +25,18 @@ LEFT_TO_ITS_RUN = timedelta(seconds=100)
 _SOON = 5.0
 
 
-async def ask(post_id: str) -> list[reporting.Row]:
-    """Keep the wish to take a post down; return what that is about."""
+async def ask(post_id: str, code: str, run_id: str) -> list[reporting.Row]:
+    """Keep the wish to take a post down; return what that is about.
+
+    Where people are declared, a wish that nobody had yet takes the code of one who may: raises
+    NotAllowed for one that does not hold.
+    """
     house = await _wiring.house()
-    wanted = set(await house.store.want_down(post_id))
+    by = ENGINE
+    if await house.store.anybody() and await house.store.is_new_wish(post_id):
+        about = signing_off.takedown_key(post_id)
+        by = await house.store.sign_off(code, Right.TAKEDOWN, about, run_id)
+    wanted = set(await house.store.want_down(post_id, by))
     return [row for row in await reporting.rows(post_id) if row.delivery_id in wanted]
 
 

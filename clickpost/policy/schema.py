@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from clickpost.draft import PostFile
 from clickpost.policy.privacy import DataMap, Retention
 from clickpost.policy.requesting import Jurisdiction
+from clickpost.policy.roles import Roles
 from clickpost.policy.running import Running
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.policy.triggers import Trigger
@@ -22,6 +23,7 @@ SHAPES: dict[str, type[BaseModel]] = {
     "requests": Jurisdiction,
     "trigger": Trigger,
     "running": Running,
+    "roles": Roles,
 }
 
 

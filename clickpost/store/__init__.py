@@ -15,6 +15,7 @@ from clickpost.store.invitations import Invitations, NewInvitation
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.measuring import Measuring
 from clickpost.store.notices import NewChannel, Notices
+from clickpost.store.people import Named, People
 from clickpost.store.posts import Created, NewPost, Posts
 from clickpost.store.series import Repeating
 from clickpost.store.slots import QueueSlots
@@ -31,6 +32,7 @@ __all__ = [
     "Created",
     "DeliveryLine",
     "FileFacts",
+    "Named",
     "NewChannel",
     "NewConnection",
     "NewInvitation",
@@ -52,6 +54,7 @@ class Store(
     Unknowns,
     Deliveries,
     Notices,
+    People,
     Hooks,
     Invitations,
     Drifting,
@@ -67,7 +70,9 @@ class Store(
     @classmethod
     async def of(cls, settings: Settings, *, patience: float = 0.0) -> Store:
         """Open the store that `settings` name; one that is away is waited for, `patience` s."""
-        return await cls.open(address(settings), Vault.of(settings), patience=patience)
+        store = await cls.open(address(settings), Vault.of(settings), patience=patience)
+        store.policies = settings.policies
+        return store
 
 
 def address(settings: Settings) -> str:

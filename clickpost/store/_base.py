@@ -12,6 +12,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.sql.expression import bindparam
 
+from clickpost.people import Rules
+from clickpost.policy import roles
+from clickpost.settings import PROJECT
 from clickpost.store.database import engine_of
 from clickpost.store.vault import Vault
 
@@ -23,6 +26,9 @@ _APPEND = text("SELECT ledger_append(:actor, :action, :subject, :facts)").bindpa
 class Base:
     """An open store."""
 
+    #: Where the policy is that says what each role may do.
+    policies = PROJECT / "policies"
+
     def __init__(self, engine: AsyncEngine, vault: Vault) -> None:
         self.engine = engine
         self.vault = vault
@@ -30,6 +36,11 @@ class Base:
         #: For reading and for single statements, each committed by itself.
         self.session = async_sessionmaker(alone, expire_on_commit=False)
         self._together = async_sessionmaker(engine, expire_on_commit=False)
+
+    @property
+    def rules(self) -> Rules:
+        """Return what each role may do; raise BrokenPolicies where the file is wrong."""
+        return roles.load(self.policies)
 
     @classmethod
     async def open(cls, url: str, vault: Vault, *, size: int = 10, patience: float = 0.0) -> Self:

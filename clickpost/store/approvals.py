@@ -25,9 +25,11 @@ from sqlmodel import col, select
 from clickpost import ids
 from clickpost.delivery import State
 from clickpost.errors import Conflict
+from clickpost.people import Right
 from clickpost.publishing import GRACE
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
+from clickpost.store.people import apart, permit
 from clickpost.store.tables import Approval, Connection, Delivery, Post, Workspace
 
 APPROVED, REFUSED = "approved", "refused"
@@ -119,9 +121,11 @@ class Approvals(Base):
     async def require_approval(self, ref: str | None, *, on: bool, actor: str) -> list[str]:
         """Require approval of a connection's posts (PLATFORM/NAME), or of all of the workspace's.
 
-        What is ready already is held to it as well. Return the posts that this touched.
+        What is ready already is held to it as well. Return the posts that this touched. Raises
+        NotAllowed for who may not say so.
         """
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.ADMINISTER)
             if ref is None:
                 change = update(Workspace).values(approval=on).returning(col(Workspace.id))
             else:
@@ -223,10 +227,13 @@ class Approvals(Base):
     async def decide(self, asked: Asked, *, approve: bool, by: str, note: str = "") -> State:
         """Write down what somebody decided about exactly what was asked; return the new state.
 
-        Raises Conflict where its text, media or time changed since, or it was decided already.
+        Raises Conflict where its text, media or time changed since, or it was decided already;
+        NotAllowed for who may not approve, and for the author where that takes two people.
         """
         verdict, after = (APPROVED, State.READY) if approve else (REFUSED, State.FAILED)
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.APPROVE)
+            await apart(session, self.rules, by, asked.post_id)
             row = await session.scalar(
                 update(Approval)
                 .where(

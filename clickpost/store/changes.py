@@ -15,10 +15,12 @@ from clickpost import ids
 from clickpost.delivery import State
 from clickpost.draft import PostFile
 from clickpost.errors import InvalidInput
+from clickpost.people import Right, person_of
 from clickpost.repeats import Guard, Said
 from clickpost.store import slots
 from clickpost.store._base import Base, append, now
 from clickpost.store.approvals import gate
+from clickpost.store.people import permit
 from clickpost.store.posts import NewPost, Posts, new_delivery, repeated, write_variants
 from clickpost.store.series import PAUSED
 from clickpost.store.tables import Connection, Delivery, Post, Variant
@@ -41,9 +43,10 @@ class Changes(Posts, Base):
 
         Touches what is not sent: what had become late, or was a draft, is planned again, and what
         had an approval needs one for the new time. Return the deliveries. Raises InvalidInput
-        where nothing is left to send.
+        where nothing is left to send, NotAllowed for who may not publish.
         """
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.PUBLISH)
             rows = await _waiting(session, post_id)
             if not rows:
                 raise InvalidInput(
@@ -99,9 +102,10 @@ class Changes(Posts, Base):
 
         What was prepared and approved of it is void. Return what else says the same by now.
         Raises InvalidInput where any of it has left, or may have, and where a policy blocks
-        saying the same again.
+        saying the same again; NotAllowed for who may not publish.
         """
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.PUBLISH)
             rows = await _locked(session, post_id)
             _nothing_left(post_id, rows)
             await _rewritten(session, post_id, new)
@@ -118,9 +122,8 @@ class Changes(Posts, Base):
             session.add_all(new_delivery(post_id, one, new, due[one]) for one in added)
             moments = [one for one in due.values() if one is not None]
             change = update(Post).where(col(Post.id) == post_id)
-            await session.execute(
-                change.values(due_at=min(moments, default=None), flow_run_id=None)
-            )
+            written = {"author": person_of(actor), "flow_run_id": None}
+            await session.execute(change.values(due_at=min(moments, default=None), **written))
             await session.flush()
             facts = {"content": new.content_hash, "deliveries": len(new.connection_ids)}
             await append(session, "post.edited", post_id, facts, actor)

@@ -9,7 +9,9 @@ from sqlalchemy import text
 
 from clickpost import ids
 from clickpost.errors import InvalidInput
+from clickpost.people import Right
 from clickpost.store._base import Base, append, now
+from clickpost.store.people import permit
 from clickpost.store.tables import Hold
 from clickpost.store.treatments import quoted
 
@@ -33,7 +35,10 @@ class Holds(Base):
     """Holds, each placed and ended by somebody, with a line in the ledger."""
 
     async def place_hold(self, new: NewHold, by: str) -> str:
-        """Place a hold and return its id; raise InvalidInput for an unknown kind or row."""
+        """Place a hold and return its id; raise InvalidInput for an unknown kind or row.
+
+        Raises NotAllowed for who may not hold.
+        """
         if new.kind not in KINDS:
             raise InvalidInput(f"--kind: one of {', '.join(KINDS)}")
         if not new.cite.strip():
@@ -41,6 +46,7 @@ class Holds(Base):
         made = Hold(id=ids.new("hold"), **vars(new), placed_by=by, placed_at=now())
         there = text(f"SELECT 1 FROM {quoted(new.scope)} WHERE id = :id")  # noqa: S608  # quoted
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.HOLD)
             # A batch that runs ends first; each later one sees the hold.
             await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": HOLDS})
             if await session.scalar(there, {"id": new.target}) is None:
@@ -54,6 +60,7 @@ class Holds(Base):
     async def end_hold(self, hold_id: str, by: str) -> None:
         """End a hold; raise InvalidInput for one that is not there, or over."""
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.HOLD)
             row = await session.get(Hold, hold_id, with_for_update=True)
             if row is None or row.ended_at is not None:
                 raise InvalidInput(f"there is no hold {hold_id} in force")

@@ -17,10 +17,12 @@ from clickpost import ids
 from clickpost.delivery import State
 from clickpost.draft import Enclosed, PostFile
 from clickpost.errors import Conflict, InvalidInput
+from clickpost.people import Right, person_of
 from clickpost.repeats import Guard, Said
 from clickpost.store import slots
 from clickpost.store._base import Base, append, now
 from clickpost.store.connections import Connections
+from clickpost.store.people import permit
 from clickpost.store.tables import Connection, Delivery, Post, Series, Variant
 
 #: What stands so is not said and will not be: the same may be said again.
@@ -32,7 +34,8 @@ class NewPost:
     """A post as it comes in.
 
     `next_slot`: each connection gets its own next free slot, whatever `due_at` says. `guards` are
-    by connection id; `again` says that whoever publishes knows of the repetition.
+    by connection id; `again` says that whoever publishes knows of the repetition. `by` brings it
+    in, for the ledger; `author` is the person who wrote it where that is somebody else.
     """
 
     post: PostFile
@@ -44,6 +47,8 @@ class NewPost:
     series_id: str | None = None
     guards: Mapping[str, Guard] = field(default_factory=dict)
     again: bool = False
+    by: str = "operator"
+    author: str | None = None
 
     @property
     def body(self) -> dict[str, Any]:
@@ -80,7 +85,8 @@ class Posts(Connections, Base):
 
         The same client key again is the same post. Raises InvalidInput where that post asks for
         something else, where an account has no free slot, or where its policy blocks saying the
-        same again; Conflict where the post's series goes on no more.
+        same again; Conflict where the post's series goes on no more; NotAllowed for who may not
+        publish.
         """
         workspace, moment = await self.workspace_id(), now()
         values = {
@@ -93,9 +99,11 @@ class Posts(Connections, Base):
             "due_at": new.due_at,
             "late": new.post.late,
             "series_id": new.series_id,
+            "author": new.author or person_of(new.by),
             "created_at": moment,
         }
         async with self.transaction() as session:
+            await permit(session, self.rules, new.by, Right.PUBLISH)
             made = await session.scalar(
                 insert(Post).values(values).on_conflict_do_nothing().returning(Post.id)  # type: ignore[call-overload]
             )
@@ -112,7 +120,7 @@ class Posts(Connections, Base):
             session.add_all(new_delivery(made, one, new, due[one]) for one in new.connection_ids)
             await session.flush()
             facts = {"deliveries": len(new.connection_ids), "content": values["content_hash"]}
-            await append(session, "post.created", made, facts)
+            await append(session, "post.created", made, facts, new.by)
         return Created(made, existing=False, repeats=repeats)
 
     async def post(self, post_id: str) -> Post:

@@ -26,11 +26,13 @@ from tenacity import (
 from clickpost import ids, retention
 from clickpost.datamap import Gap, Schema, unmapped_keys
 from clickpost.errors import Conflict, InvalidInput
+from clickpost.people import ENGINE, Right
 from clickpost.policy.privacy import TableMap
 from clickpost.retention import Clock, Fate, Tally
 from clickpost.store._base import Base, append, now
 from clickpost.store.expiring import Compiled
 from clickpost.store.holds import HOLDS
+from clickpost.store.people import permit
 from clickpost.store.schema import in_database, json_keys
 from clickpost.store.tables import DoomedFile, PurgeBatch, PurgeRun
 from clickpost.store.treatments import quoted
@@ -109,12 +111,16 @@ class Purging(Base):
             finally:
                 await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
 
-    async def open_purge(self, policy: str, policy_hash: str) -> PurgeRun | None:
+    async def open_purge(
+        self, policy: str, policy_hash: str, actor: str = ENGINE
+    ) -> PurgeRun | None:
         """Return the purge that was begun and not finished under this very policy.
 
-        One that was begun under another version of it is closed: its rules hold no more.
+        One that was begun under another version of it is closed: its rules hold no more. Raises
+        NotAllowed for who may not erase.
         """
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.ERASE)
             query = select(PurgeRun).where(
                 PurgeRun.policy == policy, col(PurgeRun.finished_at).is_(None)
             )
@@ -128,9 +134,14 @@ class Purging(Base):
         return None
 
     async def begin_purge(
-        self, tally: Tally, policy_hash: str, at: datetime, flow_run_id: str | None
+        self,
+        tally: Tally,
+        policy_hash: str,
+        at: datetime,
+        flow_run_id: str | None,
+        actor: str = ENGINE,
     ) -> PurgeRun:
-        """Write that a purge begins, for the moment `at`."""
+        """Write that a purge begins, for the moment `at`; NotAllowed for who may not erase."""
         run = PurgeRun(
             id=ids.new("purge"),
             policy=tally.policy,
@@ -143,10 +154,11 @@ class Purging(Base):
             started_at=now(),
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.ERASE)
             session.add(run)
             await session.flush()
             facts = {"run": run.id, "found": tally.found, "total": tally.total}
-            await append(session, "retention.begun", tally.policy, facts)
+            await append(session, "retention.begun", tally.policy, facts, actor)
         return run
 
     async def purge(

@@ -15,10 +15,12 @@ from clickpost import ids
 from clickpost.delivery import State
 from clickpost.draft import Enclosed, PostFile
 from clickpost.errors import Conflict, InvalidInput
+from clickpost.people import ENGINE, Right, person_of
 from clickpost.recurrence import Occurrence, Recurrence, zone_of
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store.connections import Connections
+from clickpost.store.people import permit
 from clickpost.store.posts import NewPost
 from clickpost.store.tables import Delivery, Post, Series
 
@@ -42,7 +44,7 @@ class Repeating(Connections, Base):
         """Store a series; its posts are made from it later, the first at `first`.
 
         The same client key again is the same series. Raises InvalidInput where that series says
-        something else.
+        something else, NotAllowed for who may not publish.
         """
         workspace, moment = await self.workspace_id(), now()
         values = {
@@ -57,10 +59,12 @@ class Repeating(Connections, Base):
             "made": 0,
             "next_at": first.at,
             "status": "active",
+            "author": person_of(new.by),
             "created_at": moment,
             "updated_at": moment,
         }
         async with self.transaction() as session:
+            await permit(session, self.rules, new.by, Right.PUBLISH)
             made = await session.scalar(
                 insert(Series).values(values).on_conflict_do_nothing().returning(Series.id)  # type: ignore[call-overload]
             )
@@ -72,7 +76,7 @@ class Repeating(Connections, Base):
                     )
                 return Begun(known.id, existing=True)
             facts = {"content": new.content_hash, "targets": len(new.connection_ids)}
-            await append(session, "series.created", made, facts)
+            await append(session, "series.created", made, facts, new.by)
         return Begun(made, existing=False)
 
     async def series(self, series_id: str) -> Series:
@@ -132,6 +136,7 @@ class Repeating(Connections, Base):
     async def pause_series(self, series_id: str, *, actor: str) -> int:
         """Make no more of it, and hold what is made and not sent; return how many deliveries."""
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.CANCEL)
             await _turned(session, series_id, ("active",), "paused")
             rows = await _moved(
                 session,
@@ -153,6 +158,7 @@ class Repeating(Connections, Base):
         moment = now()
         held = (col(Delivery.state) == State.HELD, col(Delivery.reason) == PAUSED)
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.PUBLISH)
             await _turned(
                 session, series_id, ("paused",), "active", next_at=following and following.at
             )
@@ -174,6 +180,7 @@ class Repeating(Connections, Base):
     async def cancel_series(self, series_id: str, *, actor: str) -> int:
         """End it for good, and cancel what is made and not sent; return how many deliveries."""
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.CANCEL)
             await _turned(
                 session, series_id, ("active", "paused", "ended"), "cancelled", next_at=None
             )
@@ -213,6 +220,8 @@ def post_of(row: Series, occurrence: Occurrence) -> NewPost:
         connection_ids=tuple(row.connection_ids),
         due_at=occurrence.at,
         series_id=row.id,
+        by=ENGINE,
+        author=row.author,
     )
 
 

@@ -163,6 +163,8 @@ class Post(SQLModel, table=True):
     late: str = "publish"
     progress: float | None = None
     flow_run_id: str | None = None
+    author: str | None = None
+    """The person who wrote what it says now; None where nobody had to say who they are."""
     series_id: str | None = Field(
         default=None, sa_column=Column(Text, ForeignKey("series.id"), index=True)
     )
@@ -183,6 +185,8 @@ class Series(SQLModel, table=True):
     made: int = 0
     next_at: datetime | None = _moment()
     status: str = "active"
+    author: str | None = None
+    """The person who wrote it, as of each post that is made from it."""
     created_at: datetime = _moment(null=False)
     updated_at: datetime = _moment(null=False)
 
@@ -684,3 +688,35 @@ class Invitation(SQLModel, table=True):
     created_at: datetime = _moment(null=False)
     expires_at: datetime = _moment(null=False)
     finished_at: datetime | None = _moment()
+
+
+class Person(SQLModel, table=True):
+    """Somebody who acts in this house; the ledger knows them by the id, which says nothing."""
+
+    id: str = Field(primary_key=True)
+    name: str | None = Field(default=None, unique=True)
+    roles: list[str] = _json(null=False)
+    secret: str
+    """Of their secret, made slowly (Argon2id); empty once they left."""
+    created_at: datetime = _moment(null=False)
+    left_at: datetime | None = _moment()
+
+
+class SignOff(SQLModel, table=True):
+    """A code with which a person signs off one decision in the Prefect UI, once."""
+
+    __tablename__ = "sign_off"
+
+    id: str = Field(primary_key=True)
+    person_id: str = _to("person")
+    may: str
+    """The right that it uses."""
+    about: str
+    """The decision that it is about: ids and digests."""
+    digest: str = Field(unique=True)
+    """Keyed, of the code."""
+    made_at: datetime = _moment(null=False)
+    expires_at: datetime = _moment(null=False)
+    used_at: datetime | None = _moment()
+    run_id: str | None = None
+    """The flow run that used it, and may use it again after it was killed."""

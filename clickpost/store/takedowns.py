@@ -8,8 +8,10 @@ from sqlalchemy import or_, update
 from sqlmodel import col, select
 
 from clickpost.delivery import STOPPABLE, State
+from clickpost.people import ENGINE, Right
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
+from clickpost.store.people import permit
 from clickpost.store.tables import Delivery
 from clickpost.takedown import Ended, Open
 from clickpost.telling import Event
@@ -22,14 +24,16 @@ _MAYBE_UP = (State.SENDING, State.UNKNOWN, State.PROCESSING, State.LIVE, State.G
 class Takedowns(Base):
     """Wishes to take down, one for each delivery."""
 
-    async def want_down(self, post_id: str, actor: str = "engine") -> list[str]:
+    async def want_down(self, post_id: str, actor: str = ENGINE) -> list[str]:
         """Keep the wish for all of a post that is, or may be, visible; return the deliveries.
 
         Parts of a thread are visible, whatever became of the rest. What has not left yet is
-        cancelled: nobody wants it to appear afterwards. A second wish changes nothing.
+        cancelled: nobody wants it to appear afterwards. A second wish changes nothing. Raises
+        NotAllowed for who may not take down.
         """
         locked = select(Delivery).where(Delivery.post_id == post_id).order_by(Delivery.id)
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.TAKEDOWN)
             rows = (await session.scalars(locked.with_for_update())).all()
             up = [row for row in rows if _may_be_up(row)]
             unsent = [row for row in rows if row.state in STOPPABLE and row not in up]
@@ -46,6 +50,15 @@ class Takedowns(Base):
             facts = {"deliveries": len(up), "cancelled": len(unsent)}
             await append(session, "takedown.asked", post_id, facts, actor)
         return [row.id for row in up]
+
+    async def is_new_wish(self, post_id: str) -> bool:
+        """Say whether a wish to take the post down would change anything."""
+        query = select(Delivery).where(Delivery.post_id == post_id)
+        async with self.session() as session:
+            rows = (await session.scalars(query)).all()
+        return any(
+            row.takedown_at is None and (_may_be_up(row) or row.state in STOPPABLE) for row in rows
+        )
 
     async def downs_due(self, before: datetime, moment: datetime) -> list[str]:
         """Return what somebody wants down since before `before` and may be tried again."""

@@ -20,11 +20,13 @@ from sqlmodel import col, select
 from clickpost.contract import Pending, Receipt
 from clickpost.delivery import State, may_move
 from clickpost.errors import Conflict
+from clickpost.people import Right
 from clickpost.publishing import Verdict
 from clickpost.store import notices
 from clickpost.store._base import append, now
 from clickpost.store._deliveries import LINE, appended, changed, outcome_columns
 from clickpost.store.deliveries import Deliveries, DeliveryLine
+from clickpost.store.people import permit
 from clickpost.store.tables import Attempt, Delivery
 
 #: An unknown outcome that nobody has moved for this long has no run that looks for it.
@@ -110,9 +112,13 @@ class Unknowns(Deliveries):
         because: Mapping[str, Any],
         **columns: Any,
     ) -> None:
-        """Move `seen` as a person decided; Conflict where it was settled or sent again since."""
+        """Move `seen` as a person decided; Conflict where it was settled or sent again since.
+
+        Raises NotAllowed for who may not settle.
+        """
         given = {**columns, **_FREE, "asked_at": None}
-        await self._if_same_send(seen, after, reason=reason, actor=actor, because=because, **given)
+        told = {"reason": reason, "actor": actor, "because": because, "right": Right.SETTLE}
+        await self._if_same_send(seen, after, **told, **given)
 
     async def unknown_lines(self, moment: datetime, also: Sequence[str] = ()) -> list[DeliveryLine]:
         """Return what is to be looked for now, the longest unknown first, and what `also` names.
@@ -169,12 +175,15 @@ class Unknowns(Deliveries):
         because: Mapping[str, Any] = _NOTHING,
         reason: str | None = None,
         who_acts: str | None = None,
+        right: Right | None = None,
         **columns: Any,
     ) -> None:
         if not may_move(seen.state, after):
             raise Conflict(f"no way leads from {seen.state} to {after}")
         told = {"state": after, "reason": reason, "who_acts": who_acts, **columns}
         async with self.transaction() as session:
+            if right is not None:
+                await permit(session, self.rules, actor, right)
             # Two looks at once may not find the same thing for two deliveries.
             key = {"key": zlib.crc32(f"adopt:{seen.connection_id}".encode())}
             await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), key)
