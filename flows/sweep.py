@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from time import monotonic
 from typing import Any
 
 from prefect import State as PrefectState
 from prefect import flow
+from prefect.states import Completed
 
-from clickpost.delivery import State
 from flows import _run
 from tasks import (
     budgeting,
@@ -23,11 +25,11 @@ from tasks import (
 )
 from tasks.sending import Step
 
-#: Seconds in which a sweep begins work. The next sweep, a minute later, goes on where it ended, and
-#: sees what has come since: one that took all its time would let others wait for their turn.
+#: Seconds in which a sweep begins work. The next one, a minute later, goes on where it ended, and
+#: sees what has come since.
 TIME = 40.0
-#: Deliveries moved on, and posts prepared, side by side.
-SIDE_BY_SIDE, DESK = 40, 8
+#: Posts taken up side by side.
+SIDE_BY_SIDE = 12
 SHORT = timedelta(seconds=2)
 
 
@@ -38,38 +40,44 @@ async def sweep_deliveries() -> PrefectState[Any]:
     A send whose worker vanished becomes unknown and is looked for; what is overdue is sent or
     handled as its post's `late` policy says; processing is asked about. What a cancelled run was
     to send is called off, not sent. What somebody wants down is tried again; what is stuck all the
-    same is told.
+    same is told. Of two sweeps at once, one leaves the work to the other.
     """
+    async with watching.alone("sweep-deliveries") as alone:
+        return await _swept() if alone else Completed(message="another sweep is at it")
+
+
+async def _swept() -> PrefectState[Any]:
+    ends = monotonic() + TIME
     off = await calling_off.recent()
     await budgeting.forget()
     await renewing.due()  # Also for accounts that nothing is sent to.
     lost = await sending.lost()
     rows = await calling_off.judged(await reporting.stuck_rows(lost))
-    ends = monotonic() + TIME
-    posts = list(dict.fromkeys(row.post_id for row in rows if row.state == "planned"))
-    await _run.side_by_side((_prepared(post_id, ends) for post_id in posts), DESK)
-    known = [*lost, *(row.delivery_id for row in rows)]
-    rows = await calling_off.judged(await reporting.stuck_rows(known))
-    steps = await _run.side_by_side((_moved(row, ends) for row in rows), SIDE_BY_SIDE)
+    posts: dict[str, list[reporting.Row]] = {}
+    for row in rows:
+        posts.setdefault(row.post_id, []).append(row)
+    done = await _run.side_by_side((_taken_up(one, ends) for one in posts.values()), SIDE_BY_SIDE)
+    steps = [step for one in done for step in ([one] if isinstance(one, BaseException) else one)]
     down = await taking_down.due()
     steps += await _run.side_by_side(
         _run.take_down(row.delivery_id, row.post_id, row.connection) for row in down
     )
-    touched = sorted({row.post_id for row in (*rows, *down)} | set(off))
-    await _run.side_by_side((_run.report(post_id) for post_id in touched), DESK)
+    for post_id in sorted({row.post_id for row in down} | set(off)):
+        await _run.report(post_id)
     await watching.tell_stuck()
     await telling.wake()
     return _run.swept(steps, len(lost), len(off))
 
 
-async def _prepared(post_id: str, ends: float) -> None:
-    """Prepare a post, if there is time left."""
-    if monotonic() < ends:
-        await _run.prepare(post_id)
-
-
-async def _moved(row: reporting.Row, ends: float) -> Step:
-    """Take a delivery a step on, if there is time left; nothing is waited for."""
+async def _taken_up(rows: Sequence[reporting.Row], ends: float) -> list[Step | BaseException]:
+    """Take a post's deliveries a step on, if there is time left; nothing is waited for."""
     if monotonic() >= ends:
-        return Step(State(row.state), parked=True)
-    return await _run.deliver(row, longest=SHORT, follows=0.0)
+        return [Step(row.state, parked=True) for row in rows]
+    post_id = rows[0].post_id
+    if any(row.state == "planned" for row in rows):
+        await _run.prepare(post_id)
+        fresh = {row.delivery_id: row for row in await reporting.rows(post_id)}
+        rows = [replace(fresh[row.delivery_id], called_off=row.called_off) for row in rows]
+    steps = await _run.side_by_side(_run.deliver(row, SHORT, follows=0.0) for row in rows)
+    await _run.report(post_id)
+    return steps

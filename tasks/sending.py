@@ -168,8 +168,14 @@ async def _not_prepared(
     policy: PlatformPolicy,
     error: ClickPostError,
 ) -> Step:
-    """Record a failed preparation as an attempt that sent nothing."""
+    """Record a failed preparation as an attempt that sent nothing.
+
+    Raises Conflict where another run has taken it elsewhere meanwhile: its word stays, for who is
+    to act is told by it.
+    """
     current = await house.store.delivery(delivery.id)
+    if current.state not in (State.PREPARING, State.READY):
+        raise Conflict(f"{current.id} is {current.state} by now")
     error = publishing.unsent(error)
     verdict = budgeting.judged(error, current.attempts + 1, await budgeting.tries(house, current))
     await house.store.note_attempt(

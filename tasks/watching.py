@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from clickpost import stuck
@@ -14,6 +16,14 @@ from clickpost.telling import Event, Happening
 from tasks import _wiring
 
 log = logger("watching")
+
+
+@asynccontextmanager
+async def alone(name: str) -> AsyncIterator[bool]:
+    """Yield whether no other run does `name` now; until this ends, none will."""
+    house = await _wiring.house()
+    async with house.store.alone(name) as taken:
+        yield taken
 
 
 async def tell_stuck() -> int:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from clickpost import errors
 from clickpost.errors import (
+    AnotherAccount,
     ClickPostError,
     ContentRejected,
     Fault,
@@ -407,6 +408,8 @@ def every_error() -> list[ClickPostError]:
             made.append(RateLimited("m", retry_after=3.5, **told))
         elif kind is ContentRejected:
             made.append(ContentRejected("s", (Fault("text", "1", "2"),)))
+        elif kind is AnotherAccount:
+            made.append(AnotherAccount("parrot/a", "polly", "jack"))
         elif issubclass(kind, PlatformError):
             made.append(kind("m", field="text", **told))
         else:

@@ -262,3 +262,27 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(instagram.Connector, "refresh", refresh)
     return calls
+
+
+async def test_a_failure_never_takes_a_held_delivery_from_its_owner(
+    house: House, sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one run fails to upload, another one finds that the grant is gone."""
+    connection = await connected(house, sandbox, "mastodon")
+    (delivery_id,) = await posted(house, connection, 1)
+
+    async def held_meanwhile(*_: Any) -> None:
+        await house.store.move(
+            delivery_id,
+            State.PREPARING,
+            State.HELD,
+            reason="revoked",
+            who_acts="the account's owner",
+        )
+        raise Transient("POST media got no answer")
+
+    monkeypatch.setattr(preparing, "upload", held_meanwhile)
+    assert (await sending.ready(delivery_id)).state is State.HELD
+    held = await house.store.delivery(delivery_id)
+    assert (held.reason, held.who_acts) == ("revoked", "the account's owner")
+    assert held.attempts == 0
