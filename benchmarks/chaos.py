@@ -98,7 +98,7 @@ class Sent:
 def main(*, as_json: bool, posts: int = 200, seed: int = 1) -> int:
     """Measure on a stack of its own; return 1 where anything was doubled, lost, wrong or stuck."""
     # What piled up while everything went wrong takes its time, too.
-    rows, clean = run(Plan(posts, seed, outages=max(2, posts // 100), patience=420 + posts))
+    rows, clean = run(Plan(posts, seed, outages=max(2, posts // 100), patience=420 + 1.5 * posts))
     show("chaos", rows, as_json=as_json)
     return 0 if clean else 1
 
