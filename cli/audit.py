@@ -90,6 +90,5 @@ async def _sealed(given: Settings) -> int:
                 await store.seal_anew(),
                 await store.seal_channels_anew(),
                 await store.seal_invitations_anew(),
-                await store.seal_requests_anew(),
             ]
         )
