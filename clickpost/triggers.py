@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -18,6 +18,8 @@ SOURCES: Mapping[str, str] = {
     "event.connection_id": "conn_0",
     "event.flow_run_id": "00000000-0000-0000-0000-000000000000",
 }
+#: The tag of a run whose posts wait for an approval.
+APPROVAL = "approval:required"
 _RESOURCE = re.compile(r"(?:clickpost\.(post|delivery|connection)|prefect\.(flow-run))\.([\w-]+)")
 
 
@@ -92,6 +94,21 @@ def ids_of(resources: Sequence[str]) -> dict[str, str]:
             kind = (match[1] or match[2]).replace("-", "_")
             found.setdefault(f"event.{kind}_id", match[3])
     return found
+
+
+def gate_of(tags: Iterable[str]) -> str | None:
+    """Return the trigger that lets its run publish only what is approved; None without one."""
+    known = set(tags)
+    named = sorted(tag.removeprefix("trigger:") for tag in known if tag.startswith("trigger:"))
+    if APPROVAL not in known:
+        return None
+    return named[0] if named else "by-hand"
+
+
+def post_in(parameters: Mapping[str, Any]) -> str | None:
+    """Return the post that a run with these parameters is about, where it is about one."""
+    choice = parameters.get("post")
+    return choice.get("post_id") if isinstance(choice, Mapping) else None
 
 
 def sources_in(value: Any) -> set[str]:

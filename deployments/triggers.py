@@ -33,13 +33,15 @@ from clickpost.policy.triggers import (
     Trigger,
     trigger_hash,
 )
-from clickpost.triggers import SOURCES, filled, sources_in
+from clickpost.triggers import APPROVAL, SOURCES, filled, sources_in
 from deployments.queues import Places
 from deployments.registry import DEPLOYMENTS, Spec
 
 FLOWS: Mapping[str, Spec] = {spec.flow.name: spec for spec in DEPLOYMENTS}
 #: The flow that stands between a trigger with conditions and its run.
 GATE = "fire"
+#: The flows whose posts a trigger may hold until they are approved.
+PUBLISHERS = ("publish",)
 #: So ends the description of all that we make; what does not end so is never touched.
 MADE = "Made by `clickpost policy apply` from triggers/{name}.yaml, version {version}."
 #: And so that of a flow's own deployment, which every flow has.
@@ -122,7 +124,8 @@ def wanted_of(triggers: Iterable[Trigger], places: Places) -> list[Wanted]:
 
 def _wanted_of(trigger: Trigger, places: Places) -> Iterator[Wanted]:
     version = trigger_hash(trigger)
-    made = _Making(trigger.name, trigger.name, version, trigger.title, places)
+    approval = trigger.approval is not None
+    made = _Making(trigger.name, trigger.name, version, trigger.title, places, approval)
     when = trigger.when
     if isinstance(when, OnEvent | OnAbsence | OnWebhook):
         at_most = trigger.at_most or MOST_AN_HOUR
@@ -141,7 +144,8 @@ def _wanted_of(trigger: Trigger, places: Places) -> Iterator[Wanted]:
 def _on_failure(trigger: Trigger, wish: OnFailure, places: Places) -> Iterator[Wanted]:
     title = f"A run of {trigger.name} failed: {trigger.title}"
     version = trigger_hash(trigger)
-    made = _Making(failed_name(trigger.name), trigger.name, version, title, places)
+    approval = trigger.approval is not None
+    made = _Making(failed_name(trigger.name), trigger.name, version, title, places, approval)
     when = OnEvent(event=list(_FAILED), match=Match(trigger=[trigger.name]))
     yield from made.reaction(when, wish.run, wish.with_, None, MOST_AN_HOUR)
 
@@ -160,6 +164,7 @@ class _Making:
     version: str
     title: str
     places: Places
+    approval: bool = False
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -179,7 +184,8 @@ class _Making:
         return Deployed(spec, self.name, tags, description, parameters, place, schedule)
 
     def tags_of(self, spec: Spec) -> tuple[str, ...]:
-        return (*spec.tags, *self.tags)
+        gate = (APPROVAL,) if self.approval and spec.flow.name in PUBLISHERS else ()
+        return (*spec.tags, *self.tags, *gate)
 
     def rule(
         self,
@@ -292,6 +298,11 @@ def faults(source: Source, trigger: Trigger) -> Iterator[Problem]:
         yield from _unmatchable(source, trigger, when)
     elif not isinstance(when, OnWebhook):
         yield from _unschedulable(source, when)
+    if trigger.approval and trigger.run not in PUBLISHERS:
+        said = (
+            f"goes with a trigger that runs {' or '.join(PUBLISHERS)}; {trigger.run} names no post"
+        )
+        yield source.problem(("approval",), said)
     given = _given(when.event) if isinstance(when, OnEvent) else set()
     yield from _unrunnable(source, trigger.run, trigger.with_, given, ())
     if (wish := trigger.on_failure) is not None:

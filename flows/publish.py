@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from clickpost.errors import NotAllowed
 from flows import _run
 from flows._choice import CODE
-from tasks import calling_off, reporting, sending, taking_down
+from tasks import approving, calling_off, reporting, sending, taking_down
 from tasks.sending import Step
 
 
@@ -46,6 +46,7 @@ async def publish(post: PostChoice) -> PrefectState[Any]:
     what is live stays live, what is unknown is looked for first. Cancelling it calls off what is
     not sent yet.
     """
+    await approving.require(post.post_id, flow_run.tags)
     await calling_off.responsible(post.post_id, str(flow_run.id))
     await sending.lost(post.post_id)
     if any(row.state == "planned" for row in await reporting.rows(post.post_id)):

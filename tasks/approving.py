@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 
+from clickpost import triggers
 from clickpost.delivery import State
 from clickpost.logs import logger
 from clickpost.people import Right
@@ -66,6 +68,12 @@ def _words(asked: Asked, rendition: str, form: Form) -> str:
         *form.words(asked.delivery_id),
     ]
     return "\n".join(lines)
+
+
+async def require(post_id: str, tags: Sequence[str]) -> None:
+    """Note that the post needs an approval, where the tags of a trigger's run say so."""
+    if (trigger := triggers.gate_of(tags)) is not None:
+        await (await _wiring.house()).store.require_approval_of(post_id, trigger)
 
 
 async def ask(post_id: str) -> None:

@@ -20,6 +20,7 @@ from prefect.states import Scheduled
 from clickpost import triggers
 from clickpost.errors import ClickPostError
 from clickpost.policy import triggering
+from clickpost.store import Store
 from clickpost.telling import Event, Happening
 from clickpost.triggers import QuietHours, Skip, Start
 from tasks import _wiring, telling
@@ -63,6 +64,7 @@ async def start(asked: Asked, key: str, resources: Sequence[str]) -> Started | S
             case Skip():
                 return judged
             case Start(at=at):
+                await _gated(house.store, deployment.tags, parameters)
                 run = await client.create_flow_run_from_deployment(
                     deployment.id,
                     parameters=dict(parameters),
@@ -70,6 +72,13 @@ async def start(asked: Asked, key: str, resources: Sequence[str]) -> Started | S
                     idempotency_key=key,
                 )
                 return Started(str(run.id), at)
+
+
+async def _gated(store: Store, tags: Sequence[str], parameters: Mapping[str, Any]) -> None:
+    """Before there is a run, note that its post needs an approval, where its trigger says so."""
+    trigger, post_id = triggers.gate_of(tags), triggers.post_in(parameters)
+    if trigger is not None and post_id is not None:
+        await store.require_approval_of(post_id, trigger)
 
 
 async def _runs(

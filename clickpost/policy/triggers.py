@@ -255,6 +255,9 @@ class Trigger(Facts):
         None,
         description="So many runs within any hour, e.g. 5 an hour; for events 60, if not given.",
     )
+    approval: Literal["required"] | None = Field(
+        None, description="`required`: what it publishes waits until somebody approves it."
+    )
     on_failure: OnFailure | None = Field(None, description="What runs when a run of it fails.")
 
     @property

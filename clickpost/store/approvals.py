@@ -56,12 +56,19 @@ def may_be_sent() -> ColumnElement[bool]:
         .where(
             col(Connection.id) == col(Delivery.connection_id),
             col(Workspace.id) == col(Connection.workspace_id),
-            or_(col(Connection.approval), col(Workspace.approval)),
+            col(Post.id) == col(Delivery.post_id),
+            or_(col(Connection.approval), col(Workspace.approval), col(Post.approval).is_not(None)),
         )
         .correlate(Delivery)
     )
     given = exists().where(_is_about(), col(Approval.verdict) == APPROVED).correlate(Delivery)
     return or_(~required, given)
+
+
+def _lacking() -> ColumnElement[bool]:
+    """Return the condition that a delivery is ready, lacks its approval and nobody works on it."""
+    free = or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < now())
+    return and_(col(Delivery.state) == State.READY, free, ~may_be_sent())
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,7 @@ class Approvals(Base):
         Of one delivery, or of all; return the posts that this touched.
         """
         chosen = [col(Delivery.id) == delivery_id] if delivery_id else []
-        free = or_(col(Delivery.lease_until).is_(None), col(Delivery.lease_until) < now())
-        lacking = and_(col(Delivery.state) == State.READY, free, ~may_be_sent())
+        lacking = _lacking()
         freed = and_(col(Delivery.state) == State.AWAITING_APPROVAL, may_be_sent())
         async with self.transaction() as session:
             rows = await _gated(session, or_(lacking, freed), *chosen)
@@ -140,6 +146,26 @@ class Approvals(Base):
             for subject in changed:
                 await append(session, "approval.required", subject, {"on": on}, actor)
         return await self.regate()
+
+    async def require_approval_of(self, post_id: str, trigger: str) -> None:
+        """Let nothing of a post be sent from now on without an approval: `trigger` wants it so.
+
+        What is ready already is held to it as well; a second time changes nothing.
+        """
+        known = select(Delivery.id).where(Delivery.post_id == post_id).order_by(col(Delivery.id))
+        wants = update(Post).where(col(Post.id) == post_id, col(Post.approval).is_(None))
+        async with self.transaction() as session:
+            await session.execute(known.with_for_update())  # Before the post, as an edit does.
+            change = wants.values(approval=trigger).returning(col(Post.id))
+            if await session.scalar(change) is None:
+                return
+            rows = await _gated(session, col(Delivery.post_id) == post_id, _lacking())
+            await _asked(session, rows)
+            for row in rows:
+                facts = {"to": row.state.value, "why": "approval"}
+                await append(session, "delivery.moved", row.id, facts)
+            actor = f"trigger:{trigger}"
+            await append(session, "approval.required", post_id, {"on": True}, actor)
 
     async def open_approvals(
         self, *, post_id: str | None = None, run_id: str | None = None

@@ -49,6 +49,8 @@ class NewPost:
     again: bool = False
     by: str = "operator"
     author: str | None = None
+    approval: str | None = None
+    """The trigger that lets it out only after an approval."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ class Posts(Connections, Base):
             "late": new.post.late,
             "series_id": new.series_id,
             "author": new.author or person_of(new.by),
+            "approval": new.approval,
             "created_at": moment,
         }
         async with self.transaction() as session:

@@ -162,6 +162,8 @@ class Post(SQLModel, table=True):
     due_at: datetime | None = _moment()
     late: str = "publish"
     progress: float | None = None
+    approval: str | None = None
+    """The trigger that requires an approval of it; None where none does."""
     flow_run_id: str | None = None
     author: str | None = None
     """The person who wrote what it says now; None where nobody had to say who they are."""

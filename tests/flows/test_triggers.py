@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +15,11 @@ import pytest_asyncio
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from cli import approving
+from clickpost.delivery import State
 from clickpost.policy import triggering
 from clickpost.settings import PROJECT
+from clickpost.triggers import APPROVAL
 from deployments import agreeing, queues, runs
 from deployments.triggers import faults
 from tests.flows.conftest import House
@@ -23,6 +27,7 @@ from tests.flows.conftest import House
 pytestmark = pytest.mark.xdist_group("stack")
 
 ZONE = ZoneInfo("Asia/Tokyo")
+ASKS = "approval: required\n"
 
 
 class Folder:
@@ -192,3 +197,28 @@ async def test_what_happens_starts_a_run_at_once_within_its_conditions(folder: F
     assert "canary" not in str([*folder.runs("fire/at-once"), started, later])
     async with get_client() as client:  # What waits for the morning goes with its trigger.
         await client.delete_flow_run(later["id"])
+
+
+async def test_what_a_trigger_publishes_is_asked_for_before_and_sent_after_its_approval(
+    folder: Folder,
+) -> None:
+    house, words = folder.house, uuid.uuid4().hex
+    post_id = await house.post(words, "mastodon/studio")
+    when = "when: {every: 30 d}\nat_most: 5 an hour\n"  # The condition puts `fire` before the run.
+    folder.write("careful", f"{when}run: publish\nwith: {{post: {{post_id: {post_id}}}}}\n{ASKS}")
+    await folder.apply()
+    gate = house.api("GET", "/deployments/name/fire/careful")
+    fired = house.api("POST", f"/deployments/{gate['id']}/create_flow_run", json={})
+    await house.ended(fired["id"])
+    assert (await house.store.post(post_id)).approval == "careful"
+    [run] = [one for one in folder.runs("publish/careful") if not one["auto_scheduled"]]
+    assert APPROVAL in run["tags"]
+    await house.ended(run["id"])
+    [line] = await house.store.lines(post_id)
+    assert line.state is State.AWAITING_APPROVAL
+    await house.ended(house.run("publish", post_id))  # Nor does another run send it.
+    assert house.there(words) == []
+    await approving._decided(house.settings, post_id, [], True, "operator:test", "")
+    [line] = (await house.settled(post_id)).values()
+    assert line.state is State.LIVE
+    assert len(house.there(words)) == 1

@@ -19,6 +19,7 @@ from clickpost.policy.schema import schema_of
 from clickpost.policy.source import Source, read
 from clickpost.policy.triggers import Trigger, trigger_hash
 from clickpost.settings import PROJECT
+from clickpost.triggers import APPROVAL
 from deployments import queues
 from deployments.agreeing import Policies, warnings_of
 from deployments.triggers import FLOWS, KEEPERS, Automatic, Deployed, faults, wanted_of
@@ -75,12 +76,24 @@ def test_the_schedules_of_the_how_to_can_be_followed(when: str) -> None:
     trigger(HEAD + f"when: {when}\nrun: check-drift\n")
 
 
+def test_what_publishes_with_an_approval_says_so_in_the_tags_of_each_run() -> None:
+    target, gate, _ = wanted(REACTS + "approval: required\n")
+    assert APPROVAL in target.tags
+    assert APPROVAL not in gate.tags
+    assert APPROVAL not in wanted(REACTS)[0].tags
+
+
 @pytest.mark.parametrize("text", [DAILY, REACTS])
 def test_a_sound_trigger_has_no_faults(folder: Path, text: str) -> None:
     assert said(folder, text) == []
 
 
 WRONG = [
+    pytest.param(
+        DAILY + "approval: required\n",
+        [f"{FILE}:6:1: approval: goes with a trigger that runs publish; check-drift names no post"],
+        id="approval of nothing",
+    ),
     pytest.param(
         DAILY.replace("zone", "zoen"),
         [

@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from clickpost.delivery import State
 from clickpost.draft import PostFile
@@ -153,6 +154,76 @@ async def test_requiring_approval_later_holds_what_is_ready_and_lifting_it_frees
     assert await store.posts_to_approve(unasked=True) == []
     assert await store.require_approval(None, on=False, actor="anna") == [post_id]
     assert (await store.delivery(delivery_id)).state is State.READY
+
+
+async def test_what_a_trigger_publishes_waits_for_an_approval_of_exactly_its_content(
+    store: Store,
+) -> None:
+    delivery_id = await _posted(store)
+    post_id = (await store.delivery(delivery_id)).post_id
+    await store.require_approval_of(post_id, "shop-news")
+    assert await _prepared(store, delivery_id) is State.AWAITING_APPROVAL
+    await _forced_ready(store, delivery_id)
+    with pytest.raises(Conflict):
+        await _begin(store, delivery_id)
+    await store.regate(delivery_id)
+    await store.decide(await _asked(store), approve=True, by="anna")
+    await store.move(delivery_id, State.READY, State.PLANNED)
+    assert await _prepared(store, delivery_id, "other") is State.AWAITING_APPROVAL
+    await store.decide(await _asked(store), approve=True, by="anna")
+    await _begin(store, delivery_id, "other")
+    lines = await _lines_about(store, [post_id, delivery_id])
+    assert ("trigger:shop-news", "approval.required") in lines
+    assert lines.count(("anna", "approval.decided")) == 2
+
+
+async def test_what_was_ready_when_a_trigger_wanted_its_approval_waits_as_well(
+    store: Store,
+) -> None:
+    delivery_id = await _posted(store)
+    assert await _prepared(store, delivery_id) is State.READY
+    post_id = (await store.delivery(delivery_id)).post_id
+    await asyncio.gather(*(store.require_approval_of(post_id, "shop-news") for _ in range(5)))
+    assert (await store.delivery(delivery_id)).state is State.AWAITING_APPROVAL
+    assert await store.posts_to_approve(unasked=True) == [post_id]
+    assert await store.regate() == []
+    lines = await _lines_about(store, [post_id])
+    assert lines.count(("trigger:shop-news", "approval.required")) == 1
+
+
+async def test_no_send_begins_once_a_trigger_has_wanted_an_approval(store: Store) -> None:
+    delivery_id = await _posted(store)
+    await _prepared(store, delivery_id)
+    post_id = (await store.delivery(delivery_id)).post_id
+    await asyncio.gather(
+        store.require_approval_of(post_id, "shop-news"),
+        _begin(store, delivery_id),
+        return_exceptions=True,
+    )
+    states = {State.SENDING: 1, State.AWAITING_APPROVAL: 0}
+    assert (
+        len(await store.attempts_of(delivery_id))
+        == states[(await store.delivery(delivery_id)).state]
+    )
+
+
+async def test_a_post_that_a_trigger_makes_has_its_requirement_from_the_first_moment(
+    store: Store,
+) -> None:
+    new = NewConnection("bluesky", "studio", "http://127.0.0.1:1", {"access_jwt": "x"})
+    connection = await store.add_connection(new)
+    made = await store.create_post(
+        NewPost(PostFile(text="hello"), (), (connection.id,), approval="blog")
+    )
+    [delivery] = await store.deliveries_of(made.post_id)
+    assert await _prepared(store, delivery.id) is State.AWAITING_APPROVAL
+
+
+async def _lines_about(store: Store, subjects: list[str]) -> list[tuple[str, str]]:
+    async with store.engine.connect() as connection:
+        query = text("SELECT actor, action FROM ledger WHERE subject = ANY(:about) ORDER BY seq")
+        rows = (await connection.execute(query, {"about": subjects})).all()
+    return [(row[0], row[1]) for row in rows]
 
 
 async def test_an_upload_for_a_former_content_is_not_kept(store: Store) -> None:
