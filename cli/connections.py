@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import typer
 from rich.table import Table
 
-from cli import _house
+from cli import _browser, _house
 from cli._output import AsJson, err, guarded, out, show_json
 from cli._publishing import started
 from cli.approving import for_one
@@ -22,11 +22,13 @@ from clickpost.budget import Standing
 from clickpost.delivery import State
 from clickpost.errors import InvalidInput, Unavailable
 from clickpost.policy.load import load_platforms, platform
+from clickpost.policy.shape import PlatformPolicy
 from clickpost.settings import Settings
 from clickpost.store import DeliveryLine, Store
 from clickpost.store.tables import Connection
 from connectors._api import client
 from tasks import budgeting, connecting
+from tasks.inviting import Invited
 
 #: So many runs a reconnect starts itself; the sweep takes the rest.
 MOST_RUNS = 100
@@ -51,6 +53,10 @@ def connect(
     name: str = typer.Option("main", "--name", help="What you call this account."),
     api_base: str = typer.Option(None, "--api-base", help="Another server than the official one."),
     option: list[str] = typer.Option([], "--option", help="KEY=VALUE that only this platform has."),
+    browser: bool = typer.Option(
+        False, "--browser", help="Make a link by which the account's owner signs in."
+    ),
+    wait: bool = typer.Option(True, help="With --browser: wait until the owner has signed in."),
     as_json: bool = AsJson,
 ) -> None:
     """Connect an account. Credentials come from the environment (--KEY-env VARIABLE) or a prompt.
@@ -59,10 +65,23 @@ def connect(
     bluesky identifier and app-password, mastodon access-token, instagram access-token,
     youtube client-id, client-secret and refresh-token. Connecting the same PLATFORM/NAME again
     replaces its credentials, releases what was held and begins to send it.
+
+    With --browser (mastodon, youtube, instagram) the owner signs in at the platform instead:
+    docs/how-to/connect-accounts.md.
     """
     given = _house.settings()
     policy = platform(given.policies, name_of_platform)
     credentials = _from_environment(context.args)
+    if browser:
+        wish = connecting.Wish(
+            platform=policy.name,
+            name=_named(name),
+            credentials=credentials,
+            api_base=_address(api_base),
+            options=dict(_pair(one) for one in option),
+        )
+        _by_link(given, policy, wish, wait=wait, as_json=as_json)
+        return
     for key in connecting.missing(credentials, policy):
         one = policy.credentials[key]
         credentials[key] = _asked(key, one.why, secret=one.secret)
@@ -76,6 +95,42 @@ def connect(
         options=dict(_pair(one) for one in option),
     )
     row, released = _house.run(_connect(given, wish))
+    _say_connected(row, released, as_json=as_json)
+
+
+def _by_link(
+    given: Settings,
+    policy: PlatformPolicy,
+    wish: connecting.Wish,
+    *,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Make the link, show it, and wait for who follows it."""
+    wish = _browser.as_before(given, wish)
+    app = {
+        key: _asked(key, _browser.why(policy, key), secret=key == "client_secret")
+        for key in _browser.asked_for(given, policy, wish)
+    }
+    made = _house.run(
+        _browser.invited(given, replace(wish, credentials={**wish.credentials, **app}))
+    )
+    if not wait and as_json:
+        show_json({"link": made.url, "works_until": made.row.expires_at.isoformat()})
+        return
+    _browser.shown(given, made)
+    if wait:
+        row, released = _house.run(_came(given, made))
+        _say_connected(row, released, as_json=as_json)
+
+
+async def _came(given: Settings, made: Invited) -> tuple[Connection, Released]:
+    async with _house.opened(given) as store:
+        came = await _browser.waited(store, made.row)
+        return came.connection, await _released(given, store, came.held)
+
+
+def _say_connected(row: Connection, released: Released, *, as_json: bool) -> None:
     if as_json:
         show_json(_shown(row) | {"released": released.deliveries, "runs_for": released.started})
         return

@@ -41,6 +41,7 @@ from deployments.health import Part
 from deployments.hooks import Hooks
 from deployments.inviting import Invitations
 from deployments.metrics import Counters, Metrics
+from deployments.revoking import Revocations
 
 #: Seconds for which an answer about the house's health holds, however many ask.
 _FRESH_FOR = 2.0
@@ -78,6 +79,7 @@ class Desk:
             handing = asyncio.create_task(self.hooks.hand_on())
             try:
                 async with client() as http:
+                    self.revocations = Revocations(self.settings, self.store)
                     self.invitations = Invitations(self.settings, self.store, http)
                     yield
             finally:
@@ -94,6 +96,7 @@ class Desk:
             self._route("/connect/{link}", self.begin, "POST"),
             # The platform's answer has a patience of its own, and a page that says so.
             self._route("/connect/{platform}/callback", self.come_back, "GET", None),
+            self._route("/callbacks/{platform}/deauthorize", self.deauthorize, "POST"),
             self._route("/livez", self.livez),
             self._route("/healthz", self.healthz),
             self._route("/metrics", self.tell_metrics),
@@ -148,6 +151,10 @@ class Desk:
     async def come_back(self, request: Request) -> Response:
         """Connect the account, or say why not."""
         return await self.invitations.come_back(request)
+
+    async def deauthorize(self, request: Request) -> Response:
+        """End what its owner took back at the platform."""
+        return await self.revocations.take(request)
 
     async def livez(self, request: Request) -> Response:
         """Answer 200 while the gateway and its database work: what a restart might mend."""

@@ -191,9 +191,11 @@ class Connections(Base):
             await append(session, "connection.refreshed", row.id, facts)
 
     async def set_connection_status(self, connection_id: str, status: str, reason: str) -> None:
-        """Pause, revoke or wake a connection."""
+        """Pause, revoke or wake a connection; what its owner revoked is not merely paused."""
         async with self.transaction() as session:
             row = await session.get_one(Connection, connection_id, with_for_update=True)
+            if (row.status, status) == ("revoked", "paused"):
+                return
             changes = row.status != status
             row.status, row.status_reason, row.updated_at = status, reason, now()
             await session.flush()

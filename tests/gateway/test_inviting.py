@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +18,10 @@ import httpx
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
+from typer.testing import CliRunner
 
+from cli import _browser, _house
+from cli.main import app
 from clickpost import invitation
 from clickpost.delivery import State
 from clickpost.draft import PostFile
@@ -471,3 +479,122 @@ async def test_a_new_master_key_seals_invitations_and_apps_too(person: Person) -
     assert await person.store.seal_invitations_anew() == 2
     assert title_of(await person.back(await person.decided(address))) == "Connected"
     assert await person.store.seal_invitations_anew() == 1, "what is done holds nothing"
+
+
+def signed(user_id: str, at: datetime, secret: str = "sandbox-app-secret") -> dict[str, str]:
+    """Return what Meta posts when somebody removed the app."""
+    said = {"algorithm": "HMAC-SHA256", "issued_at": int(at.timestamp()), "user_id": user_id}
+    payload = coded(json.dumps(said).encode())
+    mark = hmac.new(secret.encode(), payload.encode(), hashlib.sha256).digest()
+    return {"signed_request": f"{coded(mark)}.{payload}"}
+
+
+def coded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+async def test_who_removes_our_app_is_not_published_for_any_more(person: Person) -> None:
+    await person.connects("instagram")
+    row = await only(person.store)
+    address = "/callbacks/instagram/deauthorize"
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    known_as = str(row.app_user_id)
+    for forged in (
+        {},
+        {"signed_request": "x.y"},
+        signed(known_as, now, "another secret"),
+    ):
+        assert (await person.gateway.post(address, data=forged)).status_code == 404
+    elsewhere = await person.gateway.post(
+        "/callbacks/mastodon/deauthorize", data=signed(known_as, now)
+    )
+    assert elsewhere.status_code == 404
+    stranger = await person.gateway.post(address, data=signed("1", now))
+    assert stranger.status_code == 200, "who it is, is nobody's business"
+    assert (await only(person.store)).status == "active"
+
+    for _ in range(2):
+        assert (await person.gateway.post(address, data=signed(known_as, now))).status_code == 200
+    ended = await only(person.store)
+    assert ended.status == "revoked"
+    assert "its owner removed ClickPost at Instagram" in str(ended.status_reason)
+    told = [one for one in await rows(person.store, "notice") if one["event"].endswith("revoked")]
+    assert [one["subject"] for one in told] == [row.id], "the owner is told, and once"
+
+    assert title_of(await person.connects("instagram")) == "Connected"
+    late = datetime.now(UTC) - timedelta(minutes=5)
+    assert (await person.gateway.post(address, data=signed(known_as, late))).status_code == 200
+    assert (await only(person.store)).status == "active", "the word of before came late"
+
+
+runner = CliRunner(env={"COLUMNS": "250"})
+
+
+@pytest.fixture
+def links(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the command meet the test's house; the links that it shows."""
+    shown: list[str] = []
+    monkeypatch.setattr(_house, "settings", lambda: settings)
+    monkeypatch.setattr(_browser, "_LOOK", 0.05)
+    monkeypatch.setattr(_browser, "shown", lambda given, made: shown.append(path_of(made.url)))
+    return shown
+
+
+async def called(*words: str, code: int = 0) -> str:
+    answer = await asyncio.to_thread(runner.invoke, app, list(words))
+    assert answer.exit_code == code, answer.output
+    return answer.output
+
+
+async def test_the_command_waits_and_says_who_is_connected(
+    person: Person, links: list[str]
+) -> None:
+    server = ("--api-base", f"{person.sandbox}/mastodon")
+    waiting = asyncio.create_task(called("connect", "mastodon", *server, "--browser"))
+    while not links:
+        await asyncio.sleep(0.02)
+    denied = await person.decided(await person.opened(links[0]), decision="deny")
+    await person.back(denied)
+    await asyncio.sleep(0.2)
+    await person.back(await person.decided(await person.opened(links[0])))
+    said = await waiting
+    assert "not connected: You chose not to let ClickPost in" in said
+    assert "connected mastodon/main as studio" in said
+    again = json.loads(
+        await called("connect", "mastodon", "--browser", "--no-wait", "--json")
+    )  # The server is the one of before.
+    assert "connect it again" not in str(again)
+    page = await person.gateway.get(path_of(again["link"]))
+    assert "<strong>studio</strong>" in page.text
+
+
+async def test_an_app_is_asked_for_once(
+    person: Person, links: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = ("connect", "youtube", "--api-base", f"{person.sandbox}/youtube", "--browser")
+    assert "--client-id-env VARIABLE" in await called(*there, "--no-wait", code=2)
+    monkeypatch.setenv("GOOGLE_ID", "sandbox-client")
+    monkeypatch.setenv("GOOGLE_SECRET", "sandbox-secret")
+    named = ("--client-id-env", "GOOGLE_ID", "--client-secret-env", "GOOGLE_SECRET")
+    await called(*there, *named, "--no-wait")
+    await called(*there, "--no-wait", "--name", "second")
+    address = await person.opened(links[1])
+    assert title_of(await person.back(await person.decided(address))) == "Connected"
+    assert (await only(person.store)).ref == "youtube/second"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("bluesky",), "Bluesky is not connected in a browser"),
+        (("mastodon",), "every server is its own"),
+        (("instagram", "--access-token-env", "HOME"), "with --browser the owner signs in"),
+        (("instagram", "--client-id-env", "HOME", "--client-secret-env", "HOME"),
+         "sends people back to https addresses only"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_is_said_before_anybody_gets_a_link(
+    person: Person, links: list[str], words: tuple[str, ...], says: str
+) -> None:
+    assert says in await called("connect", *words, "--browser", code=2)
+    assert links == []
