@@ -46,7 +46,9 @@ def ontime(as_json: bool = AsJson) -> None:
 @app.command()
 @guarded
 def chaos(
-    posts: int = typer.Option(200, min=1, help="How many posts, each to every platform of the sandbox."),
+    posts: int = typer.Option(
+        200, min=1, help="How many posts, each to every platform of the sandbox."
+    ),
     seed: int = typer.Option(1, help="Draws the same misfortunes again."),
     as_json: bool = AsJson,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Reads data maps and retention policies, and holds them against the tables that there are."""
+"""Reads data maps, retention and erasure policies, and holds them against the tables."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from clickpost import datamap, retention
+from clickpost import datamap, erasure, retention
 from clickpost.datamap import Schema
 from clickpost.errors import InvalidInput
+from clickpost.policy.erasing import Erasure
 from clickpost.policy.load import (
     BrokenPolicies,
     Report,
@@ -25,7 +26,11 @@ from clickpost.policy.load import (
 from clickpost.policy.privacy import DataMap, Retention, StoreMap, TableMap
 from clickpost.policy.source import Problem, Source, read_file
 
-_SHAPES: dict[str, type[DataMap | Retention]] = {"data_map": DataMap, "retention": Retention}
+_SHAPES: dict[str, type[DataMap | Retention | Erasure]] = {
+    "data_map": DataMap,
+    "retention": Retention,
+    "erasure": Erasure,
+}
 
 
 @dataclass
@@ -34,8 +39,9 @@ class Keeping:
 
     tables: DataMap = field(default_factory=lambda: DataMap(kind="data_map", name="all"))
     retention: dict[str, Retention] = field(default_factory=dict)
+    erasure: dict[str, Erasure] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
-    """By table, by store and by retention policy: `table post`, `store media`, `policy usage`."""
+    """By table, store and policy: `table post`, `store media`, `policy usage`, `erasure person`."""
 
 
 def check(place: Path, schema: Schema | None, today: date | None = None) -> Report:
@@ -69,6 +75,10 @@ def disagreements(keeping: Keeping, schema: Schema) -> list[Problem]:
         source = keeping.sources[f"policy {name}"]
         wrong = retention.faults(policy, keeping.tables.tables, schema)
         found += [source.problem(path, why) for path, why in wrong]
+    for name, one in keeping.erasure.items():
+        source = keeping.sources[f"erasure {name}"]
+        faults = erasure.faults(one, keeping.tables.tables, keeping.retention, schema)
+        found += [source.problem(path, why) for path, why in faults]
     return sorted(found)
 
 
@@ -128,6 +138,9 @@ def _read(place: Path, report: Report, today: date) -> Keeping:
         elif isinstance(made, Retention):
             found.retention[made.name] = made
             found.sources[f"policy {made.name}"] = source
+        elif isinstance(made, Erasure):
+            found.erasure[made.name] = made
+            found.sources[f"erasure {made.name}"] = source
     found.tables = DataMap.model_construct(
         kind="data_map", name="all", tables=tables, stores=stores
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from clickpost.draft import PostFile
+from clickpost.policy.erasing import Erasure
 from clickpost.policy.privacy import DataMap, Retention
 from clickpost.policy.requesting import Jurisdiction
 from clickpost.policy.roles import Roles
@@ -21,6 +22,7 @@ SHAPES: dict[str, type[BaseModel]] = {
     "data_map": DataMap,
     "retention": Retention,
     "requests": Jurisdiction,
+    "erasure": Erasure,
     "trigger": Trigger,
     "running": Running,
     "roles": Roles,

@@ -41,7 +41,7 @@ from clickpost.store.treatments import quoted
 BATCH = 2000
 #: A batch that waits so long for a lock gives up what it has, and is tried again. Its joins begin
 #: at its rows and go by index: whatever statistics say, it costs the same in a table of any size.
-_SETTINGS = ("lock_timeout = '2s'", "enable_hashjoin = off", "enable_mergejoin = off")
+SETTINGS = ("lock_timeout = '2s'", "enable_hashjoin = off", "enable_mergejoin = off")
 #: Deadlocks, lock timeouts, and rows that somebody began to refer to meanwhile.
 _AGAIN = {"40001", "40P01", "55P03", "23503"}
 Tables = Mapping[str, TableMap]
@@ -193,7 +193,7 @@ class Purging(Base):
     ) -> tuple[str, dict[str, int]] | None:
         """Do one batch and write its receipt, in one transaction; None where nothing is left."""
         tries = AsyncRetrying(
-            retry=retry_if_exception(_may_be_repeated),
+            retry=retry_if_exception(may_be_repeated),
             wait=wait_random_exponential(multiplier=0.1, max=5),
             stop=stop_after_attempt(8),
             reraise=True,
@@ -201,7 +201,7 @@ class Purging(Base):
         async for attempt in tries:
             with attempt:
                 async with self.transaction() as session:
-                    for setting in _SETTINGS:
+                    for setting in SETTINGS:
                         await session.execute(text(f"SET LOCAL {setting}"))
                     await session.execute(
                         text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": HOLDS}
@@ -323,7 +323,8 @@ def _pads() -> dict[str, bytes]:
     return {"inner": bytes(x ^ 0x36 for x in key), "outer": bytes(x ^ 0x5C for x in key)}
 
 
-def _may_be_repeated(error: BaseException) -> bool:
+def may_be_repeated(error: BaseException) -> bool:
+    """Say whether a batch met what goes away by itself: a deadlock, a lock, a new referrer."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _AGAIN
 
 

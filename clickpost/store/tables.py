@@ -586,6 +586,56 @@ class DoomedFile(SQLModel, table=True):
 
     stored_at: str = Field(primary_key=True)
     doomed_at: datetime = _moment(null=False)
+    erasure_id: str | None = Field(default=None, index=True)
+    """Which erasure waits until it is gone; None: a purge doomed it."""
+
+
+class Erasure(SQLModel, table=True):
+    """One erasure or anonymization of one subject, from its plan to its certificate."""
+
+    __tablename__ = "erasure"
+    __table_args__ = (
+        Index("ix_erasure_open", "again_at", postgresql_where=text("state <> 'complete'")),
+    )
+
+    id: str = Field(primary_key=True)
+    action: str
+    policy: str
+    policy_hash: str
+    subject: str
+    """The id of the row that the policy is about; an id of ours."""
+    digest: str | None = None
+    """By which rows of the same address are found; gone once nothing is held."""
+    nonce: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """Of this and the master key pseudonyms are made; gone once nothing is held."""
+    request: str | None = None
+    takedown: bool = _flag()
+    state: str
+    reason: str | None = None
+    plan: list[dict[str, Any]] = _json(null=False)
+    outcomes: list[dict[str, Any]] = _json(null=False)
+    asked_at: datetime = _moment(null=False)
+    approved_at: datetime | None = _moment()
+    begun_at: datetime | None = _moment()
+    again_at: datetime | None = _moment()
+    """When to look again: a hold ends, or a platform may be asked once more."""
+    ended_at: datetime | None = _moment()
+
+
+class ErasureBatch(SQLModel, table=True):
+    """The receipt of one batch, written in its own transaction: where it ended, counts by table."""
+
+    __tablename__ = "erasure_batch"
+
+    erasure_id: str = Field(sa_column=Column(Text, ForeignKey("erasure.id"), primary_key=True))
+    number: int = Field(primary_key=True)
+    round: int
+    """A parked erasure begins a new round when it goes on."""
+    step: int
+    after: str
+    """The last key it reached in that step: the next batch begins behind it."""
+    counts: dict[str, int] = _json(null=False)
+    at: datetime = _moment(null=False)
 
 
 class Rollup(SQLModel, table=True):

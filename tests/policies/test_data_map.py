@@ -51,9 +51,9 @@ def test_what_the_map_does_not_know_is_named(change: str) -> None:
             schema["diary"] = datamap.Columns({"page": "text"})
             expected = "diary.page: is not in the data map"
         case _:
-            kinds = {k: v for k, v in schema["member"].kinds.items() if k != "name"}
+            kinds = {k: v for k, v in schema["member"].kinds.items() if k != "role"}
             schema["member"] = replace(schema["member"], kinds=kinds)
-            expected = "member.name: is in the data map, and no column any more"
+            expected = "member.role: is in the data map, and no column any more"
     report = keeping.check(POLICIES, schema)
     assert said(report) == [expected]
     if change == "vanished":

@@ -94,11 +94,12 @@ def test_the_schema_for_editors_refuses_what_we_refuse(path: Path) -> None:
 def test_every_key_has_a_meaning_for_the_editor(name: str) -> None:
     schema = json.loads(schema_of(name))
     jsonschema.Draft202012Validator.check_schema(schema)
-    shapes = [schema, *schema["$defs"].values()]
+    parts = schema.get("$defs", {})
+    shapes = [schema, *parts.values()]
     for shape in (one for one in shapes if "properties" in one):
         assert shape["additionalProperties"] is False, shape["title"]
         for key, field in shape["properties"].items():
-            told = schema["$defs"].get(field.get("$ref", "").rpartition("/")[2], {}) | field
+            told = parts.get(field.get("$ref", "").rpartition("/")[2], {}) | field
             assert told.get("description", "").endswith("."), f"{shape['title']}.{key}"
 
 

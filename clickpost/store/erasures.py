@@ -1,0 +1,531 @@
+"""Erasures: planned, approved, done in batches with receipts, read back, certified."""
+
+# ruff: noqa: S608
+# Names come from the schema and are quoted; values are parameters.
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from clickpost import ids
+from clickpost.certificate import Outcome, Statement, stamp
+from clickpost.erasure import OPEN, State, Step
+from clickpost.errors import Conflict, InvalidInput
+from clickpost.people import ENGINE, Right
+from clickpost.store._base import append, now
+from clickpost.store.certificates import Certificates
+from clickpost.store.erasing import Erasing
+from clickpost.store.holds import HOLDS
+from clickpost.store.people import permit
+from clickpost.store.purging import BATCH, SETTINGS, may_be_repeated
+from clickpost.store.signer import Signer
+from clickpost.store.tables import Erasure, ErasureBatch
+from clickpost.store.treatments import literal, quoted
+
+#: What is held without an end is looked at again so often.
+LOOK_AGAIN = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one table holds about the subject now; `left` is what nothing keeps, and is there."""
+
+    table: str
+    total: int
+    left: int
+    held: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One line of a plan: where, how many, and what becomes of them."""
+
+    location: str
+    what: str
+    then: str
+    count: int
+    rule: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """One receipt: what one transaction did, by outcome and table."""
+
+    number: int
+    counts: Mapping[str, int]
+
+
+class Erasures(Certificates):
+    """Erasures and anonymizations."""
+
+    async def plan(
+        self,
+        erasing: Erasing,
+        subject: str,
+        policy_hash: str,
+        *,
+        request: str | None = None,
+        takedown: bool = False,
+        actor: str = ENGINE,
+    ) -> Erasure:
+        """Write what an erasure would do, and touch nothing; raise InvalidInput for nobody.
+
+        The same subject, action and request again is the same erasure while it is not complete,
+        with a new plan. Raises NotAllowed for who may not erase.
+        """
+        of = erasing.policy.of
+        async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.ERASE)
+            row = await self._open_one(session, erasing, subject)
+            if row is None:
+                digest = await self._digest(session, erasing, subject)
+                row = Erasure(
+                    id=ids.new("erasure"),
+                    action=erasing.action,
+                    policy=erasing.policy.name,
+                    policy_hash=policy_hash,
+                    subject=subject,
+                    digest=digest,
+                    nonce=secrets.token_bytes(32),
+                    request=request,
+                    state="planned",
+                    plan=[],
+                    outcomes=[],
+                    asked_at=now(),
+                )
+                session.add(row)
+            row.takedown = row.takedown or takedown
+            if row.state == "planned":
+                row.policy_hash = policy_hash
+                row.plan = [asdict(one) for one in await self._planned(session, erasing, row)]
+                await session.flush()
+                facts = {"action": row.action, "of": of, "locations": len(row.plan)}
+                await append(session, "erasure.planned", row.id, facts, actor)
+        return row
+
+    async def _open_one(
+        self, session: AsyncSession, erasing: Erasing, subject: str
+    ) -> Erasure | None:
+        lock = {"key": zlib.crc32(f"erasure:{subject}".encode())}
+        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), lock)
+        query = select(Erasure).where(
+            Erasure.subject == subject,
+            Erasure.policy == erasing.policy.name,
+            Erasure.action == erasing.action,
+            Erasure.state != "complete",
+        )
+        found: Erasure | None = await session.scalar(query.with_for_update())
+        return found
+
+    async def _digest(self, session: AsyncSession, erasing: Erasing, subject: str) -> str | None:
+        of, digest = erasing.policy.of, erasing.policy.digest
+        column = quoted(digest) if digest and digest in erasing.schema[of].kinds else "NULL"
+        query = text(f"SELECT {column} AS digest FROM {quoted(of)} WHERE id = :id")
+        row = (await session.execute(query, {"id": subject})).first()
+        if row is None:
+            raise InvalidInput(f"{of} has no row {subject}")
+        return row.digest  # type: ignore[no-any-return]  # text, or nothing
+
+    async def _planned(
+        self, session: AsyncSession, erasing: Erasing, row: Erasure
+    ) -> list[Planned]:
+        found: list[Planned] = []
+        given = await self._given(session, erasing, row)
+        for table in erasing.order:
+            there = await self._look(session, erasing, table, given)
+            what = erasing.tables[table].what
+            held = sum(one.count for one in there.held)
+            for one in there.held:
+                until = stamp(one.until) if one.until else None
+                found.append(Planned(table, what, "held", one.count, one.rule, until))
+            if there.total > held:
+                then = "erased" if erasing.deletes(table) else "anonymized"
+                found.append(Planned(table, what, then, there.total - held))
+        for step in erasing.steps:
+            if step.kind == "names" and (count := await self._named(session, erasing, step, given)):
+                what = erasing.tables[step.table].what
+                found.append(Planned(step.table, what, "masked", count))
+        return found
+
+    async def _named(
+        self, session: AsyncSession, erasing: Erasing, step: Step, given: Mapping[str, Any]
+    ) -> int:
+        if not given["named"]:
+            return 0
+        where = erasing.mentions(step.table)
+        query = text(f"SELECT count(*) FROM {quoted(step.table)} r WHERE {where}")
+        return int(await session.scalar(query, given) or 0)
+
+    async def _given(self, session: AsyncSession, erasing: Erasing, row: Erasure) -> dict[str, Any]:
+        """Return the parameters of all statements; names stay in the database, in a setting."""
+        base = {"subject": row.subject, "digest": row.digest, "erasure": row.id, "at": now()}
+        homes = (await session.execute(text(erasing.homes()), base)).scalars().all()
+        named = bool(erasing.policy.names) and await session.scalar(text(erasing.pattern()), base)
+        more = self._pads(row) if row.nonce else {}
+        return {**base, "homes": list(homes), "named": named, **more}
+
+    def _pads(self, row: Erasure) -> dict[str, bytes]:
+        """Return both pads of HMAC-SHA256: one key for all tables and every resumption.
+
+        It is made of the master key and the row's nonce, with which it is destroyed.
+        """
+        key = hmac.new(self.vault.derived("pseudonyms"), row.nonce or b"", hashlib.sha512).digest()
+        return {"inner": bytes(x ^ 0x36 for x in key), "outer": bytes(x ^ 0x5C for x in key)}
+
+    async def _look(
+        self, session: AsyncSession, erasing: Erasing, table: str, given: Mapping[str, Any]
+    ) -> Found:
+        """Count what a table holds about the subject, what is held by which rule, what is left."""
+        laws, holds = erasing.laws(table), erasing.held(table)
+        any_hold = erasing.any_hold(table)
+        wanted = ["count(*) AS total", f"count(*) FILTER (WHERE {erasing.left(table)}) AS left_"]
+        for number, law in enumerate(laws):
+            only = f"FILTER (WHERE {law.condition} AND NOT {any_hold})"
+            wanted += [
+                f"count(*) {only} AS n{number}",
+                f"CASE WHEN bool_or({law.until} IS NULL) {only} THEN NULL"
+                f" ELSE max({law.until}) {only} END AS u{number}",
+            ]
+        for number, condition in enumerate(holds.values()):
+            wanted.append(f"count(*) FILTER (WHERE coalesce({condition}, false)) AS h{number}")
+        where = erasing.about(table)
+        query = f"SELECT {', '.join(wanted)} FROM {quoted(table)} r WHERE {where}"
+        row = (await session.execute(text(query), {**erasing.params, **given})).one()._mapping
+        held = [
+            Outcome(table, erasing.tables[table].what, "held", row[f"n{number}"], law.rule,
+                    row[f"u{number}"])
+            for number, law in enumerate(laws)
+            if row[f"n{number}"]
+        ]  # fmt: skip
+        for number, scope in enumerate(holds):
+            if count := row[f"h{number}"]:
+                held.append(await self._holding(session, erasing, table, scope, count, given))
+        return Found(table, row["total"], row["left_"], tuple(held))
+
+    async def _holding(
+        self,
+        session: AsyncSession,
+        erasing: Erasing,
+        table: str,
+        scope: str,
+        count: int,
+        given: Mapping[str, Any],
+    ) -> Outcome:
+        """Return what is held by the holds on rows of `scope`, and until when all have ended."""
+        if scope in erasing.order:
+            whose = f"SELECT r.id FROM {quoted(scope)} r WHERE {erasing.about(scope)}"
+        else:
+            whose = f"SELECT r.id FROM {quoted(scope)} r WHERE r.id = ANY(:homes)"
+        query = text(
+            "SELECT string_agg(DISTINCT h.kind || '\\: ' || h.cite, '; ') AS rule,"
+            " CASE WHEN bool_or(h.until IS NULL) THEN NULL ELSE max(h.until) END AS until"
+            f" FROM hold h WHERE h.scope = {literal(scope)} AND h.ended_at IS NULL"
+            f" AND (h.until IS NULL OR h.until > :at) AND h.target IN ({whose})"
+        )
+        row = (await session.execute(query, given)).one()
+        what = erasing.tables[table].what
+        return Outcome(table, what, "held", count, row.rule or f"a hold on {scope}", row.until)
+
+    async def approve(self, erasure_id: str, actor: str) -> None:
+        """Let a planned erasure begin; raise InvalidInput for one that is not planned.
+
+        Raises NotAllowed for who may not erase.
+        """
+        async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.ERASE)
+            row = await session.get(Erasure, erasure_id, with_for_update=True)
+            if row is None or row.state != "planned":
+                raise InvalidInput(f"there is no planned erasure {erasure_id}")
+            row.state, row.approved_at = "approved", now()
+            await session.flush()
+            await append(session, "erasure.approved", erasure_id, {}, actor)
+
+    async def erasure(self, erasure_id: str) -> Erasure:
+        """Return an erasure; raise InvalidInput for none."""
+        async with self.session() as session:
+            row = await session.get(Erasure, erasure_id)
+        if row is None:
+            raise InvalidInput(f"there is no erasure {erasure_id}")
+        return row
+
+    async def erasures(self, limit: int = 50) -> Sequence[Erasure]:
+        """Return the newest erasures."""
+        async with self.session() as session:
+            query = select(Erasure).order_by(col(Erasure.asked_at).desc()).limit(limit)
+            return (await session.scalars(query)).all()
+
+    async def due(self, moment: datetime) -> Sequence[str]:
+        """Return what may go on: begun and left by its run, or parked until now.
+
+        What is held without an end, or by a hold that somebody ended, is looked at every day.
+        """
+        query = select(Erasure.id).where(
+            col(Erasure.state).in_(OPEN),
+            (col(Erasure.again_at) <= moment) | col(Erasure.again_at).is_(None),
+        )
+        async with self.session() as session:
+            return (await session.scalars(query.order_by(col(Erasure.asked_at)))).all()
+
+    @asynccontextmanager
+    async def erasure_lock(self, erasure_id: str) -> AsyncIterator[None]:
+        """Let one process at a time work on an erasure; raise Conflict where one does.
+
+        The lock goes with the process: what was killed is resumed by the next.
+        """
+        key = {"key": zlib.crc32(f"erasing:{erasure_id}".encode())}
+        async with self.engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), key):
+                raise Conflict(f"{erasure_id}: another run works on it")
+            try:
+                yield
+            finally:
+                await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+
+    async def begin(self, erasure_id: str) -> Erasure:
+        """Take an erasure up; raise InvalidInput where it is not approved, or is complete."""
+        async with self.transaction() as session:
+            row = await session.get(Erasure, erasure_id, with_for_update=True)
+            if row is None or row.state not in OPEN:
+                said = row.state if row else "unknown"
+                raise InvalidInput(f"{erasure_id} is {said}: it cannot be carried out")
+            first = row.begun_at is None
+            row.begun_at, row.state, row.reason = row.begun_at or now(), "erasing", None
+            row.again_at = None
+            await session.flush()
+            if first:
+                await append(session, "erasure.begun", erasure_id, {})
+        return row
+
+    async def stop(
+        self, row: Erasure, state: State, reason: str, again_at: datetime | None = None
+    ) -> None:
+        """Write why an erasure does not go on now."""
+        async with self.transaction() as session:
+            found = await session.get_one(Erasure, row.id, with_for_update=True)
+            found.state, found.reason, found.again_at = state, reason, again_at
+            await session.flush()
+            await append(session, f"erasure.{state}", row.id, {})
+
+    async def leave_up(self, erasure_id: str, actor: str) -> None:
+        """Erase without taking anything down: the person was told what to do at the platforms."""
+        async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.ERASE)
+            row = await session.get_one(Erasure, erasure_id, with_for_update=True)
+            row.takedown = False
+            await session.flush()
+            await append(session, "erasure.left_up", erasure_id, {}, actor)
+
+    async def erase(self, row: Erasure, erasing: Erasing, size: int = BATCH) -> AsyncIterator[Done]:
+        """Do what is left of this round, batch by batch; yield each receipt once it is on disk."""
+        at = await self._reached(row)
+        statements = [erasing.statement(one) for one in erasing.steps]
+        while at.step < len(erasing.steps):
+            at, counts = await self._one(row, erasing, erasing.steps, statements, at, size)
+            yield Done(at.number, counts)
+
+    async def loosen(
+        self, row: Erasure, erasing: Erasing, size: int = BATCH
+    ) -> AsyncIterator[Done]:
+        """Let what stays anonymized lead to nobody any more; only where nothing is held."""
+        at = replace(await self._reached(row), step=0, after="")
+        statements = [erasing.statement(one) for one in erasing.loosening]
+        while at.step < len(erasing.loosening):
+            at, counts = await self._one(
+                row, erasing, erasing.loosening, statements, at, size, shift=1000
+            )
+            yield Done(at.number, counts)
+
+    async def is_through(self, row: Erasure, erasing: Erasing) -> bool:
+        """Say whether this round has gone through all steps."""
+        return (await self._reached(row)).step >= len(erasing.steps)
+
+    async def next_round(self, row: Erasure) -> None:
+        """Begin anew from the first step: something was parked, or came in meanwhile."""
+        at = await self._reached(row)
+        async with self.transaction() as session:
+            session.add(_receipt(row, replace(at, number=at.number + 1, round=at.round + 1,
+                                              step=0, after=""), {}))  # fmt: skip
+
+    async def _reached(self, row: Erasure) -> _At:
+        query = (
+            select(ErasureBatch)
+            .where(ErasureBatch.erasure_id == row.id)
+            .order_by(col(ErasureBatch.number).desc())
+            .limit(1)
+        )
+        async with self.session() as session:
+            last = await session.scalar(query)
+        return _At(last.number, last.round, last.step, last.after) if last else _At(0, 0, 0, "")
+
+    async def _one(
+        self,
+        row: Erasure,
+        erasing: Erasing,
+        steps: Sequence[Step],
+        statements: Sequence[str | None],
+        at: _At,
+        size: int,
+        shift: int = 0,
+    ) -> tuple[_At, Counter[str]]:
+        """Do at most `size` rows, of as many steps as they last, and write the receipt."""
+        tries = AsyncRetrying(
+            retry=retry_if_exception(may_be_repeated),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            stop=stop_after_attempt(8),
+            reraise=True,
+        )
+        async for attempt in tries:
+            with attempt:
+                async with self.transaction() as session:
+                    for setting in SETTINGS:
+                        await session.execute(text(f"SET LOCAL {setting}"))
+                    lock = text("SELECT pg_advisory_xact_lock_shared(:key)")
+                    await session.execute(lock, {"key": HOLDS})
+                    given = {**erasing.params, **await self._given(session, erasing, row)}
+                    reached, counts = await _worked(session, steps, statements, at, given, size)
+                    session.add(_receipt(row, replace(reached, step=reached.step + shift), counts))
+                return reached, counts
+        raise AssertionError("unreachable")
+
+    async def read_back(self, row: Erasure, erasing: Erasing) -> list[Found]:
+        """Ask every mapped location what it still holds about the subject."""
+        async with self.session() as session:
+            given = await self._given(session, erasing, row)
+            return [await self._look(session, erasing, table, given) for table in erasing.order]
+
+    async def counted(self, row: Erasure) -> Counter[str]:
+        """Return what all batches did, by outcome and table: `erased ticket`."""
+        sums = text(
+            "SELECT key, sum(value::bigint)::bigint AS rows FROM erasure_batch,"
+            " jsonb_each_text(counts) WHERE erasure_id = :id GROUP BY key ORDER BY key"
+        )
+        async with self.session() as session:
+            found = (await session.execute(sums, {"id": row.id})).all()
+        return Counter({one.key: one.rows for one in found})
+
+    async def files_left(self, row: Erasure, number: int = 500) -> Sequence[str]:
+        """Return files whose last row this erasure removed, and that are still there."""
+        query = text("SELECT stored_at FROM doomed_file WHERE erasure_id = :id LIMIT :number")
+        async with self.session() as session:
+            found = await session.execute(query, {"id": row.id, "number": number})
+            return found.scalars().all()
+
+    async def certify(
+        self,
+        row: Erasure,
+        erasing: Erasing,
+        outcomes: Sequence[Outcome],
+        remains: Sequence[str],
+        signer: Signer,
+    ) -> dict[str, Any]:
+        """Write that an erasure is complete, or parked with what is held; issue its certificate.
+
+        With the last of what was held go the digest and the nonce, by which anything about the
+        subject could be found or made again.
+        """
+        held = [one for one in outcomes if one.outcome == "held"]
+        moment = now()
+        statement = Statement(
+            certificate=ids.new("cert"),
+            action=row.action,
+            request=row.request or row.id,
+            outcomes=tuple(outcomes),
+            policy=erasing.policy.name,
+            policy_sha256=row.policy_hash,
+            asked_at=row.asked_at,
+            begun_at=row.begun_at or moment,
+            read_back_at=moment,
+            certified_at=moment,
+            remains=tuple(remains),
+        )
+        async with self.transaction() as session:
+            found = await session.get_one(Erasure, row.id, with_for_update=True)
+            found.outcomes = statement.as_json()["outcomes"]
+            found.state = "parked" if held else "complete"
+            found.reason = None
+            found.again_at = _again(held, moment) if held else None
+            found.ended_at = None if held else moment
+            if not held:
+                found.digest = found.nonce = None
+            await session.flush()
+            facts = {"outcomes": dict(Counter(one.outcome for one in outcomes))}
+            await append(session, f"erasure.{found.state}", row.id, facts)
+            return await self.issue(session, statement, signer)
+
+
+@dataclass(frozen=True)
+class _At:
+    """How far the batches came."""
+
+    number: int
+    round: int
+    step: int
+    after: str
+
+
+def _receipt(row: Erasure, at: _At, counts: Mapping[str, int]) -> ErasureBatch:
+    return ErasureBatch(
+        erasure_id=row.id,
+        number=at.number,
+        round=at.round,
+        step=at.step,
+        after=at.after,
+        counts=dict(counts),
+        at=now(),
+    )
+
+
+async def _worked(
+    session: AsyncSession,
+    steps: Sequence[Step],
+    statements: Sequence[str | None],
+    at: _At,
+    given: Mapping[str, Any],
+    size: int,
+) -> tuple[_At, Counter[str]]:
+    """Go through steps until `size` rows were touched, or all is done."""
+    counts: Counter[str] = Counter()
+    step, after, budget = at.step, at.after, size
+    while step < len(steps) and budget > 0:
+        statement, one = statements[step], steps[step]
+        asks = statement is not None and not (one.kind == "names" and not given["named"])
+        if not asks:
+            step, after = step + 1, ""
+            continue
+        row = (
+            await session.execute(text(str(statement)), {**given, "after": after, "size": budget})
+        ).one()
+        if row.rows and one.outcome is not None:
+            counts[f"{one.outcome} {one.table}"] += row.rows
+        if row.rows < budget:
+            step, after = step + 1, ""
+        else:
+            after = row.after
+        budget -= row.rows
+    return replace(at, number=at.number + 1, step=step, after=after), counts
+
+
+def _again(held: Sequence[Outcome], moment: datetime) -> datetime:
+    """Return when to look again: as the first hold ends, and every day, for one may be ended."""
+    ends = [one.until for one in held if one.until is not None]
+    return min([*ends, moment + LOOK_AGAIN])
