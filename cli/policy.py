@@ -1,4 +1,4 @@
-"""`clickpost policy check | diff | apply | schema`: policy files, and Prefect as they want it."""
+"""`clickpost policy check | diff | apply | simulate | schema`: the files, and what they do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-from cli import _agreeing, _house
+from cli import _agreeing, _house, simulating
 from cli._output import DONE, FAILED, WRONG_INPUT, AsJson, guarded, out, show_json
 from clickpost.errors import InvalidInput
 from clickpost.policy.load import Problem, Report
@@ -17,6 +17,7 @@ from clickpost.policy.schema import write_schemas
 app = typer.Typer(
     no_args_is_help=True, help="Check policy files, and make Prefect agree with them."
 )
+app.command("simulate")(simulating.simulate)
 
 
 @app.command()

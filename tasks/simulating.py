@@ -1,0 +1,121 @@
+"""Foretells what retention policies will touch: today's, and those of another revision."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+
+from clickpost import datamap, simulation
+from clickpost.datamap import Schema
+from clickpost.errors import InvalidInput
+from clickpost.policy import keeping
+from clickpost.policy.keeping import Keeping
+from clickpost.policy.load import BrokenPolicies
+from clickpost.settings import Settings
+from clickpost.simulation import Bucket, Forecast
+from clickpost.store import Store
+from clickpost.store.expiring import Compiled
+from clickpost.store.forecasting import Forecasting
+from clickpost.store.purging import Purging
+
+#: Git gets so many seconds to hand over a revision.
+_GIT = 30
+
+
+async def foretold(
+    store: Store, folder: Path, at: datetime, days: int, *, strict: bool = True
+) -> Forecast:
+    """Return what the policies of a folder will touch in `days` days from `at` on.
+
+    Every policy is taken as if it said `mode: apply`. Raises BrokenPolicies where the folder does
+    not fit the tables; without `strict`, columns that its map does not know yet are no fault.
+    """
+    found = keeping.load(folder)
+    schema = await Purging(store.engine, store.vault).schema()
+    _refuse(found, schema, strict=strict)
+    policies = [Compiled(one, found.tables.tables, schema) for one in found.retention.values()]
+    forecasting = Forecasting(store.engine, store.vault)
+    buckets = [one async for one in _all(forecasting, policies, at, timedelta(days=days))]
+    names = sorted({one.policy.data for one in policies} | {one.table for one in buckets})
+    sizes = await forecasting.sizes(names)
+    return simulation.forecast(found.retention.values(), buckets, sizes, at.date(), days)
+
+
+def _refuse(found: Keeping, schema: Schema, *, strict: bool) -> None:
+    wrong = keeping.disagreements(found, schema)
+    if not strict:
+        known = {gap.place for gap in datamap.gaps(found.tables.tables, schema) if not gap.path}
+        wrong = [one for one in wrong if one.key not in known]
+    if wrong:
+        raise BrokenPolicies(tuple(wrong))
+
+
+async def _all(
+    forecasting: Forecasting, policies: list[Compiled], at: datetime, horizon: timedelta
+) -> AsyncIterator[Bucket]:
+    """Yield the counts of all policies: at most a row for each table, day and purpose."""
+    ordered = sorted(policies, key=lambda one: (one.policy.data, one.policy.name))
+    for _, group in groupby(ordered, key=lambda one: one.policy.data):
+        async for bucket in forecasting.buckets(list(group), at, horizon):
+            yield bucket
+
+
+async def compared(
+    store: Store, settings: Settings, against: str | None, at: datetime, days: int
+) -> tuple[Forecast | None, Forecast]:
+    """Return the forecast of what `against` names, None for nothing, and that of today's folder."""
+    now = await foretold(store, settings.policies, at, days)
+    if against is None:
+        return None, now
+    with folder_of(against, settings.policies) as folder:
+        return await foretold(store, folder, at, days, strict=False), now
+
+
+@contextmanager
+def folder_of(against: str, policies: Path) -> Iterator[Path]:
+    """Yield a folder of policies: that one, or the folder `policies` as a git revision has it.
+
+    Raises InvalidInput for what is neither.
+    """
+    if Path(against).is_dir():
+        yield Path(against)
+        return
+    with tempfile.TemporaryDirectory(prefix="clickpost-policies-") as scratch:
+        archive = _archived(against, policies.resolve())
+        with tarfile.open(fileobj=BytesIO(archive)) as tar:
+            tar.extractall(scratch, filter="data")
+        yield Path(scratch)
+
+
+def _archived(revision: str, policies: Path) -> bytes:
+    """Return the folder as a revision of its repository has it, as a tar."""
+    if revision.startswith("-"):
+        raise InvalidInput(f"--against: {revision} is no revision and no folder")
+    asked = _git(policies, "rev-parse", "--show-toplevel", "--show-prefix")
+    top, _, prefix = asked.stdout.decode().strip().partition("\n")
+    done = asked
+    if not asked.returncode:
+        done = _git(Path(top), "archive", "--format=tar", f"{revision}:{prefix}")
+    if done.returncode:
+        raise InvalidInput(
+            f"--against: {revision} is no folder, and no revision in which git knows {policies}"
+        )
+    return done.stdout
+
+
+def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Ask git; raise InvalidInput where there is none, or where it does not answer."""
+    said = ["git", "-C", str(folder), *words]
+    try:
+        return subprocess.run(said, capture_output=True, timeout=_GIT, check=False)
+    except FileNotFoundError:
+        raise InvalidInput("--against: there is no git here; name a folder of policies") from None
+    except subprocess.TimeoutExpired:
+        raise InvalidInput(f"--against: git did not answer within {_GIT} s") from None
