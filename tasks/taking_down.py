@@ -25,7 +25,7 @@ LEFT_TO_ITS_RUN = timedelta(seconds=100)
 _SOON = 5.0
 
 
-async def ask(post_id: str, code: str, run_id: str) -> list[reporting.Row]:
+async def ask(post_id: str, code: str = "", run_id: str = "") -> list[reporting.Row]:
     """Keep the wish to take a post down; return what that is about.
 
     Where people are declared, a wish that nobody had yet takes the code of one who may: raises
