@@ -90,5 +90,6 @@ async def _sealed(given: Settings) -> int:
                 await store.seal_anew(),
                 await store.seal_channels_anew(),
                 await store.seal_invitations_anew(),
+                await store.seal_requests_anew(),
             ]
         )

@@ -188,3 +188,67 @@ def code_of(typed: str) -> str | None:
     """Return the confirmation code that somebody typed, None where it is none."""
     code = re.sub(r"[\s-]", "", typed).upper()
     return code if CODE.fullmatch(code) else None
+
+
+class Step(StrEnum):
+    """What is to be done next for a request."""
+
+    CHALLENGE = "challenge"
+    """Ask the address whether it was them."""
+    CARRY_OUT = "carry out"
+    """Start the flow of its kind."""
+    NOTHING_HELD = "nothing held"
+    """Answer that there is nothing."""
+    ANSWER = "answer"
+    TELL = "tell"
+    """Tell the person the end."""
+    ASK = "ask"
+    """An operator has to act."""
+    WAIT = "wait"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of a request that decides its next step."""
+
+    kind: Kind
+    state: State
+    about: About = "person"
+    has_address: bool = True
+    challenged: bool = False
+    authority: str | None = None
+    known: bool = True
+    """Whether anything is held about whom it is about."""
+    flow: str | None = None
+    told: bool = False
+
+
+def next_step(one: Standing) -> Step:
+    """Return what is to be done next; nothing is looked up about whom nobody has verified."""
+    match one.state:
+        case State.RECEIVED if not one.has_address:
+            return Step.ASK
+        case State.RECEIVED:
+            return Step.WAIT if one.challenged else Step.CHALLENGE
+        # Whoever speaks for a business has to be its owner, or somebody has to look.
+        case State.VERIFIED if one.about == "account" and one.authority is None:
+            return Step.ASK
+        case State.VERIFIED if not one.known:
+            return Step.NOTHING_HELD
+        case State.VERIFIED:
+            return Step.ASK if one.flow is None else Step.CARRY_OUT
+        case State.PLANNED | State.APPROVED | State.EXECUTED | State.READ_BACK:
+            return Step.WAIT
+        case State.CERTIFIED:
+            return Step.ANSWER
+        case State.ANSWERED | State.REFUSED | State.WITHDRAWN:
+            return Step.WAIT if one.told else Step.TELL
+
+
+def why_ask(one: Standing) -> str:
+    """Say what an operator has to do about a request that waits for one."""
+    if one.state is State.RECEIVED:
+        return "nobody can be asked whether it is theirs: verify it another way"
+    if one.about == "account" and one.authority is None:
+        return "it is about a business account, and not from its owner: look whether they may ask"
+    return f"{one.kind} is done by hand, then answered"

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     smtp_from: str | None = Field(
         None, description="The address that notices come from, e.g. clickpost@example.com."
     )
+    privacy_address: str | None = Field(
+        None,
+        description="The address of the mailbox that takes people's requests about their data;"
+        " answers to our letters go there.",
+    )
     metrics_token: SecretStr | None = Field(
         None,
         description="Who brings it as `Bearer` reads `/metrics`; without one only this machine,"

@@ -30,6 +30,8 @@ class Event(StrEnum):
     PAUSED = "connection.paused"
     REVOKED = "connection.revoked"
     SUSPENDED = "subscription.suspended"
+    REQUEST_DUE_SOON = "request.due_soon"
+    REQUEST_WAITING = "request.waiting"
     GUARD = "guard.tripped"
     ALERT = "trigger.alert"
     LIVE = "post.live"
@@ -66,6 +68,8 @@ _SAYS = {
     Event.PAUSED: "is paused: nothing is sent through it",
     Event.REVOKED: "is revoked: nothing is sent through it",
     Event.SUSPENDED: "a subscription is suspended: nothing of its workspace is sent",
+    Event.REQUEST_DUE_SOON: "has to be answered soon",
+    Event.REQUEST_WAITING: "waits for an operator",
     Event.GUARD: "a guard stopped a run",
     Event.ALERT: "asks for your attention",
     Event.LIVE: "is live",
@@ -178,6 +182,8 @@ def commands(said: Said) -> list[str]:
         case Event.SUSPENDED:
             reactivate = f"clickpost workspaces subscription reactivate {said.subject}"
             return ["clickpost workspaces show", reactivate]
+        case Event.REQUEST_DUE_SOON | Event.REQUEST_WAITING:
+            return [f"clickpost privacy requests --id {said.subject}"]
         case Event.STUCK | Event.GUARD | Event.ALERT:
             return ["clickpost status"]
         case Event.LIVE:

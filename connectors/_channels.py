@@ -84,12 +84,17 @@ async def send_email(
     message["Message-ID"] = f"<{mark}@{parseaddr(sender)[1].rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(text)
+    await hand_over(message, settings)
+
+
+async def hand_over(message: EmailMessage, settings: Settings) -> None:
+    """Give a message to the mail server; raise Transient where that did not take it."""
     private = settings.smtp_security != "none"
     password = settings.smtp_password.get_secret_value() if settings.smtp_password else None
     try:
         await aiosmtplib.send(
             message,
-            hostname=host,
+            hostname=settings.smtp_host,
             port=settings.smtp_port,
             username=settings.smtp_user if private else None,
             password=password if private else None,

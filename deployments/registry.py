@@ -18,6 +18,7 @@ from flows.publish import prepare, publish, takedown
 from flows.publish_due import publish_due
 from flows.purge_retention import purge_retention
 from flows.reconcile import reconcile_deliveries
+from flows.requests import check_requests, handle_request
 from flows.sweep import sweep_deliveries
 from flows.tell import tell
 from flows.triggers import alert, fire
@@ -131,6 +132,20 @@ DEPLOYMENTS = (
         "**Purge what has expired**, as `policies/retention` says: each policy counts only, until"
         " it says `mode: apply`. The report is the artifact `retention`.",
         tags=("privacy",),
+    ),
+    Spec(
+        handle_request,
+        "flows.requests.handle_request",
+        "**Take a person's request about their data a step further**: ask them to confirm it, carry"
+        " it out, tell them. It ends where it waits; running it again does nothing twice.",
+        tags=("privacy",),
+    ),
+    Spec(
+        check_requests,
+        "flows.requests.check_requests",
+        "**Watch people's requests**: move on what waits for nobody, and raise an alarm before one"
+        " is overdue. What is open and when it is due is the artifact `requests`.",
+        tags=("privacy", "sweep"),
     ),
 )
 

@@ -39,6 +39,7 @@ _KINDS = {
     "dlv": "delivery",
     "conn": "connection",
     "hook": "hook",
+    "req": "request",
     "sub": "subscription",
 }
 

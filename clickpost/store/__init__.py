@@ -17,6 +17,7 @@ from clickpost.store.measuring import Measuring
 from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.people import Named, People
 from clickpost.store.posts import Created, NewPost, Posts
+from clickpost.store.requests import NewRequest, Requests
 from clickpost.store.series import Repeating
 from clickpost.store.slots import QueueSlots
 from clickpost.store.subscriptions import Subscriptions
@@ -37,6 +38,7 @@ __all__ = [
     "NewConnection",
     "NewInvitation",
     "NewPost",
+    "NewRequest",
     "Started",
     "Store",
     "address",
@@ -56,6 +58,7 @@ class Store(
     Notices,
     People,
     Hooks,
+    Requests,
     Invitations,
     Drifting,
     Takedowns,

@@ -540,6 +540,83 @@ class Hold(SQLModel, table=True):
     ended_at: datetime | None = _moment()
 
 
+class SubjectKey(SQLModel, table=True):
+    """The key of all digests of addresses, sealed; there is one."""
+
+    __tablename__ = "subject_key"
+
+    one: bool = Field(default=True, primary_key=True)
+    secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    data_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    key_id: str
+    created_at: datetime = _moment(null=False)
+
+
+class SubjectRequest(SQLModel, table=True):
+    """What a person asks about their data, and how far that has come; see `store/requests.py`."""
+
+    __tablename__ = "subject_request"
+    __table_args__ = (Index("ix_subject_request_state_due_at", "state", "due_at"),)
+
+    id: str = Field(primary_key=True)
+    kind: str
+    state: str
+    about: str
+    """`person`, or `account`: a whole workspace."""
+    door: str
+    jurisdiction: str
+    """The name of the file in policies/requests by which it is answered."""
+    code: str = Field(unique=True)
+    """The confirmation code: random, and all that a person needs to see how far it has come."""
+    once: str | None = Field(default=None, unique=True)
+    """The digest of what came in: the same mail or callback twice is one request."""
+    secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    """Sealed: the address, what else was said; empty once the person was told the end."""
+    data_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    key_id: str
+    address_digest: str | None = Field(default=None, index=True)
+    """Keyed, as in `email_digest` elsewhere; None where a platform asks for its user."""
+    member_id: str | None = Field(default=None, index=True)
+    workspace_id: str | None = Field(default=None, index=True)
+    """With `account`: which one."""
+    connection_ids: list[str] = _json(null=False)
+    """With `platform`: the accounts that its user had connected."""
+    authority: str | None = None
+    """Why the person may speak for the account: `owner`, or who of us looked."""
+    takedown: bool = _flag()
+    """Whether published posts shall be taken down as well."""
+    dkim: str | None = None
+    verified_by: str | None = None
+    """`link`, `reply`, `platform` or who of us did."""
+    link_digest: str | None = Field(default=None, unique=True)
+    reply_digest: str | None = None
+    challenge_until: datetime | None = _moment()
+    challenge_at: datetime | None = _moment()
+    """When the latest challenge was sent."""
+    challenge_tries: int = 0
+    """How many answers to it were wrong."""
+    received_at: datetime = _moment(null=False)
+    acknowledge_by: datetime | None = _moment()
+    acknowledged_at: datetime | None = _moment()
+    due_at: datetime = _moment(null=False)
+    extended_at: datetime | None = _moment()
+    paused_at: datetime | None = _moment()
+    """Since when its clock stands still, where the law lets it."""
+    verified_at: datetime | None = _moment()
+    closed_at: datetime | None = _moment()
+    """When it was answered, refused or withdrawn."""
+    told_at: datetime | None = _moment()
+    """When the person was told the end; then their address is forgotten here."""
+    outcome: str | None = None
+    """`done`, `nothing_held` or `by_hand`."""
+    ground: str | None = None
+    """Why it was refused: a word of the jurisdiction's file."""
+    note: str | None = None
+    """What an operator wrote to the person: why it takes longer, why not, what was done."""
+    certificate_id: str | None = None
+    updated_at: datetime = _moment(null=False)
+
+
 class PurgeRun(SQLModel, table=True):
     """One purge under one policy; it keeps its cutoff, so that a resumed one asks the same."""
 
@@ -740,6 +817,7 @@ class Invitation(SQLModel, table=True):
     created_at: datetime = _moment(null=False)
     expires_at: datetime = _moment(null=False)
     finished_at: datetime | None = _moment()
+
 
 
 class Person(SQLModel, table=True):

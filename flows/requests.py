@@ -1,0 +1,59 @@
+"""People's requests about their data: each a step further, and all of them watched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import State as PrefectState
+from prefect import flow
+from prefect.states import Completed
+from pydantic import BaseModel, Field
+
+from clickpost.requests import Step
+from tasks import requests, telling
+
+
+class RequestChoice(BaseModel):
+    """Which request."""
+
+    request_id: str = Field(
+        pattern=r"^req_[0-9a-z]+$", description="Its id, as `clickpost privacy requests` shows it."
+    )
+
+
+@flow(
+    name="handle-request",
+    flow_run_name="handle-request {request.request_id}",
+    validate_parameters=True,
+    # A mail server that is away: nothing is lost, and no letter counts that it did not take.
+    retries=2,
+    retry_delay_seconds=20,
+)
+async def handle_request(request: RequestChoice) -> PrefectState[Any]:
+    """Take a person's request as far as it goes by itself, and end where it waits.
+
+    It asks the address whether it was them; once that is confirmed it starts the flow of the
+    request's kind, and once that is done tells the person. What waits for an operator is told
+    them. Running it again does nothing twice.
+    """
+    done = await requests.handle(request.request_id)
+    if done.step is Step.ASK:
+        await telling.wake()
+    said = {
+        Step.CARRY_OUT: f"started {done.why}",
+        Step.ASK: f"waits for an operator: {done.why}",
+    }
+    return Completed(message=said.get(done.step, f"is {done.state}"))
+
+
+@flow(name="check-requests")
+async def check_requests() -> PrefectState[Any]:
+    """Move every request on that waits for nobody, and raise an alarm before one is overdue.
+
+    The report is the artifact `requests`: what is open, and when it is due.
+    """
+    swept = await requests.sweep()
+    await requests.report(swept)
+    await telling.wake()
+    said = f"{len(swept.rows)} open, {swept.soon} due soon, {swept.overdue} overdue"
+    return Completed(message=f"{said}; {swept.started} moved on")
