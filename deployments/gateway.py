@@ -80,7 +80,7 @@ class Desk:
             try:
                 async with client() as http:
                     self.revocations = Revocations(self.settings, self.store)
-                    self.invitations = Invitations(self.settings, self.store, http)
+                    self.invitations = Invitations(self.settings, self.store, http, self.counters)
                     yield
             finally:
                 self.hooks.stop()

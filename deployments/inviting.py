@@ -18,6 +18,7 @@ from clickpost.policy.load import load_platforms
 from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.tables import Connection, Invitation
+from deployments.metrics import Counters
 from deployments.pages import FIELD, Browser, message, page
 from tasks import inviting
 from tasks.inviting import Answered, Outcome
@@ -32,8 +33,11 @@ _ASK = "Ask whoever sent it to you for a new one."
 class Invitations:
     """The pages; they remember nothing but what the store keeps."""
 
-    def __init__(self, settings: Settings, store: Store, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, http: httpx.AsyncClient, counters: Counters
+    ) -> None:
         self._settings, self._store, self._http = settings, store, http
+        self._counters = counters
         secure = settings.gateway_url.startswith("https://")
         self._browser = Browser(store.vault.derived("forms"), secure=secure)
 
@@ -95,6 +99,7 @@ class Invitations:
             )
         if address is None:
             return message(_OVER, "The account is connected already, or a day has passed.", _ASK)
+        self._counters.sign_ins.labels("begun").inc()
         return page(
             "going.html", title=f"On to {policy.title}", platform=policy.title, address=address
         )
@@ -109,6 +114,7 @@ class Invitations:
             answered_of(request.query_params),
             self._browser.known(request),
         )
+        self._counters.sign_ins.labels(_word_of(outcome)).inc()
         return _told(outcome)
 
     async def _invited(self, request: Request) -> Invitation | None:
@@ -129,6 +135,12 @@ def answered_of(query: Mapping[str, str]) -> Answered:
     return Answered(
         **{name: value if len(value) <= _LONGEST else "" for name, value in said.items()}
     )
+
+
+def _word_of(outcome: Outcome) -> str:
+    if outcome.verdict is not Verdict.GOOD:
+        return outcome.verdict.value
+    return "connected" if outcome.connection is not None else "refused"
 
 
 def _told(outcome: Outcome) -> Response:

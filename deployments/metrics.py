@@ -47,6 +47,12 @@ class Counters:
             ["verdict"],
             registry=self.registry,
         )
+        self.sign_ins = Counter(
+            "clickpost_sign_ins",
+            "Ways of owners to a platform: begun; and back: connected, or why not.",
+            ["outcome"],
+            registry=self.registry,
+        )
 
 
 @dataclass(frozen=True)
