@@ -160,7 +160,10 @@ async def _myself(given: Settings, by: str) -> dict[str, Any]:
 @guarded
 def code(
     subject: str = typer.Argument(
-        metavar="DELIVERY|POST", help="dlv_… for what waits in a form; post_… to take it down."
+        metavar="DELIVERY|POST", help="dlv_… for what waits for you; post_… for a post's form."
+    ),
+    takedown: bool = typer.Option(
+        False, "--takedown", help="For a post: to take it down, not to publish it."
     ),
     as_json: bool = AsJson,
 ) -> None:
@@ -168,13 +171,13 @@ def code(
 
     It is good once, for this decision as it stands now, and only for some minutes.
     """
-    made = _house.run(_coded(_house.settings(), subject, actor()))
+    made = _house.run(_coded(_house.settings(), subject, actor(), takedown=takedown))
     if as_json:
         show_json({"code": made.code, "about": subject, "right": made.right.value})
         return
     out.print(f"[bold]{made.code}[/]  to {made.right.value}, within {made.minutes} minutes, once")
 
 
-async def _coded(given: Settings, subject: str, by: str) -> Signed:
+async def _coded(given: Settings, subject: str, by: str, *, takedown: bool) -> Signed:
     async with _house.opened(given) as store:
-        return await signing_off.code(store, by, subject)
+        return await signing_off.code(store, by, subject, takedown=takedown)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
+
+
+def in_order(schema: dict[str, Any]) -> None:
+    """Number a form's fields as they are written: Prefect's database forgets their order."""
+    for position, field in enumerate(schema.get("properties", {}).values()):
+        field["position"] = position
+
 
 #: What a form says of the code that it asks for; once used it is worth nothing to who reads it.
 CODE = (
-    "Yours, from `clickpost people code`: good once, for this only, some minutes long. Never your"
-    " personal secret: Prefect keeps what is written here."
+    "Yours, of `clickpost people code`: good once, for this alone. Never your secret: Prefect keeps"
+    " what is written here."
 )
+
+
+#: Of a form that waits; one that was open while people were declared answers with other fields.
+FORM = ConfigDict(extra="ignore", json_schema_extra=in_order)
 
 
 class DeliveryChoice(BaseModel):
     """Which delivery a run is about."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=in_order)
 
     delivery_id: str = Field(
         title="Delivery",

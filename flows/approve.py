@@ -15,7 +15,7 @@ from pydantic import Field
 from clickpost.delivery import State
 from clickpost.errors import Conflict, NotAllowed
 from flows import _run
-from flows._choice import CODE, DeliveryChoice
+from flows._choice import CODE, FORM, DeliveryChoice
 from tasks import approving, reporting
 
 _NOTE = "For the writer, who reads it with `posts show`. Prefect keeps it: nothing of the content."
@@ -23,6 +23,8 @@ _NOTE = "For the writer, who reads it with `posts show`. Prefect keeps it: nothi
 
 class Decision(RunInput):
     """Whether it may be published."""
+
+    model_config = FORM
 
     decision: Literal["approve", "refuse"] = Field(
         title="Decision", description="Refused, it goes back to its writer."
@@ -38,6 +40,8 @@ class Decision(RunInput):
 
 class CodedDecision(RunInput):
     """Whether it may be published, where people are declared."""
+
+    model_config = FORM
 
     decision: Literal["approve", "refuse"] = Field(
         title="Decision", description="Refused, it goes back to its writer."

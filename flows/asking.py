@@ -16,12 +16,14 @@ from clickpost.asking import Answer, Question, checked
 from clickpost.delivery import State
 from clickpost.errors import Conflict, InvalidInput, NotAllowed
 from flows import _run
-from flows._choice import CODE, DeliveryChoice
+from flows._choice import CODE, FORM, DeliveryChoice
 from tasks import asking, reporting
 
 
 class Outcome(RunInput):
     """The answer about a send of unknown outcome."""
+
+    model_config = FORM
 
     answer: Literal["it is there", "send again", "give up"] = Field(
         title="Answer", description="What you see at the account."
@@ -35,6 +37,8 @@ class Outcome(RunInput):
 class Late(RunInput):
     """The answer about a delivery that is late."""
 
+    model_config = FORM
+
     answer: Literal["publish now", "skip"] = Field(
         title="Answer", description="Whether it still shall be published."
     )
@@ -42,6 +46,8 @@ class Late(RunInput):
 
 class Rest(RunInput):
     """The answer about a thread of which a part is there."""
+
+    model_config = FORM
 
     answer: Literal["send the rest", "give up"] = Field(
         title="Answer", description="Whether the parts that are missing shall be sent."

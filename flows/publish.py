@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from prefect import State as PrefectState
 from prefect import flow
@@ -12,17 +12,18 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 from pydantic import BaseModel, ConfigDict, Field
 
-from clickpost.errors import NotAllowed
+from clickpost.delivery import State
+from clickpost.errors import Conflict, InvalidInput, NotAllowed
 from flows import _run
-from flows._choice import CODE
-from tasks import approving, calling_off, reporting, sending, taking_down
+from flows._choice import CODE, in_order
+from tasks import approving, calling_off, going_again, reporting, sending, taking_down
 from tasks.sending import Step
 
 
 class PostChoice(BaseModel):
     """Which post a run is about."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=in_order)
 
     post_id: str = Field(
         title="Post",
@@ -33,21 +34,48 @@ class PostChoice(BaseModel):
     )
 
 
+class PublishChoice(PostChoice):
+    """Which post is to go out, and whether that sets going what has ended."""
+
+    also: Literal["nothing", "its drafts", "what failed or was missed"] = Field(
+        "nothing",
+        title="Also",
+        description="What has ended stays as it is, unless you choose it here.",
+    )
+    code: str = Field(
+        "",
+        title="Code",
+        description=f"Only where people are declared, and something is chosen here. {CODE}",
+    )
+
+
+_ALSO: dict[str, tuple[State, ...]] = {
+    "nothing": (),
+    "its drafts": (State.DRAFTED,),
+    "what failed or was missed": going_again.ENDED,
+}
+
+
 @flow(
     name="publish",
     flow_run_name="publish {post.post_id}",
     validate_parameters=True,
     on_cancellation=[_run.when_cancelled],
 )
-async def publish(post: PostChoice) -> PrefectState[Any]:
+async def publish(post: PublishChoice) -> PrefectState[Any]:
     """Publish a post now, on every target that is not settled yet.
 
-    Targets go side by side and never stop one another. Running it again sends nothing twice:
-    what is live stays live, what is unknown is looked for first. Cancelling it calls off what is
-    not sent yet.
+    A draft, and what failed, goes out only where the form says so. Targets go side by side and
+    never stop one another. Running it again sends nothing twice: what is live stays live, what is
+    unknown is looked for first. Cancelling it calls off what is not sent yet.
     """
     await approving.require(post.post_id, flow_run.tags)
-    await calling_off.responsible(post.post_id, str(flow_run.id))
+    run_id = str(flow_run.id)
+    try:
+        await going_again.again(post.post_id, _ALSO[post.also], post.code, run_id)
+    except (NotAllowed, InvalidInput, Conflict) as error:
+        return Failed(message=f"nothing was sent: {error}")
+    await calling_off.responsible(post.post_id, run_id)
     await sending.lost(post.post_id)
     if any(row.state == "planned" for row in await reporting.rows(post.post_id)):
         await _run.prepare(post.post_id)

@@ -49,20 +49,23 @@ async def form(store: Store, about: str) -> Form:
     return Form(True, await store.refusals(about))
 
 
-async def code(store: Store, by: str, subject: str) -> Signed:
-    """Return a code of the person `by` for what waits at `subject`, a delivery or a post.
+async def code(store: Store, by: str, subject: str, *, takedown: bool = False) -> Signed:
+    """Return a code of the person `by` for what waits at a delivery, or for a post's form.
 
-    Raises InvalidInput where nothing waits there, NotAllowed for who may not decide it.
+    A post's is to publish it, or to take it down. Raises InvalidInput where nothing waits at the
+    delivery, NotAllowed for who may not decide it.
     """
-    right, about, post_id = await _wanted(store, subject)
+    if subject.startswith("post_"):
+        post_id = (await store.post(subject)).id
+        right = Right.TAKEDOWN if takedown else Right.PUBLISH
+        about = takedown_key(post_id) if takedown else publish_key(post_id)
+    else:
+        right, about, post_id = await _wanted(store, subject)
     made = await store.new_code(by, right, about, post_id)
     return Signed(made, right, int(store.rules.codes_last.total_seconds() // 60))
 
 
 async def _wanted(store: Store, subject: str) -> tuple[Right, str, str]:
-    if subject.startswith("post_"):
-        await store.post(subject)
-        return Right.TAKEDOWN, takedown_key(subject), subject
     seen = await store.delivery(subject)
     for asked in await store.open_approvals(post_id=seen.post_id):
         if asked.delivery_id == subject:
@@ -88,6 +91,11 @@ def question_key(seen: Delivery) -> str:
     moments = [_stamp(seen.sent_at), _stamp(seen.due_at)]
     # Prefect takes small letters, digits and dashes.
     return "-".join([seen.id.replace("_", "-"), word, *moments])
+
+
+def publish_key(post_id: str) -> str:
+    """Return what setting a post going again is about."""
+    return f"publish-{post_id.replace('_', '-')}"
 
 
 def takedown_key(post_id: str) -> str:

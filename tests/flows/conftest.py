@@ -60,14 +60,21 @@ class House:
         rows = self.http.get(f"{self.sandbox}/control/posts").json()
         return [row for row in rows if row["text"].startswith(text)]
 
-    async def post(self, text: str, *to: str, media: tuple[Path, ...] = (), **more: Any) -> str:
-        """Take a post in and start its run."""
+    async def post(
+        self,
+        text: str,
+        *to: str,
+        media: tuple[Path, ...] = (),
+        draft: bool = False,
+        **more: Any,
+    ) -> str:
+        """Take a post in."""
         items = [MediaItem(file=str(path), alt="what it shows") for path in media]
         post = PostFile(text=text, media=items, to=list(to), **more)
         targets = await intake.targets(self.store, post.to)
         looked = await intake.look(post, Path())
         cache = Cache(self.settings.media_root)
-        made = await intake.take_in(self.store, cache, post, looked, targets)
+        made = await intake.take_in(self.store, cache, post, looked, targets, draft=draft)
         return made.post_id
 
     async def connect(self) -> None:

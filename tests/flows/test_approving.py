@@ -17,9 +17,10 @@ from cli._publishing import started
 from clickpost.delivery import State
 from clickpost.draft import PostFile
 from clickpost.media import Cache
+from clickpost.people import actor_of
 from clickpost.recurrence import Repeat, occurrences, recurrence
 from deployments import runs
-from tasks import intake
+from tasks import intake, signing_off
 from tests.flows.conftest import House
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(150)]
@@ -35,15 +36,25 @@ async def strict(house: House) -> AsyncIterator[House]:
     await house.store.require_approval(REF, on=False, actor="test")
 
 
-async def question(house: House, post_id: str, besides: str = "") -> dict[str, Any]:
-    """Return the run that asks about the post, once it waits."""
+async def question(
+    house: House, post_id: str, besides: str = "", keyed: str = ""
+) -> dict[str, Any]:
+    """Return the run that asks about the post, once it waits (with a form whose key ends so)."""
     sought = {"flow_runs": {"tags": {"all_": [f"post:{post_id}", "question"]}}}
     for _ in range(150):
         for run in house.api("POST", "/flow_runs/filter", json=sought):
-            if run["state_name"] == "Suspended" and run["id"] != besides:
+            if (
+                run["state_name"] == "Suspended"
+                and run["id"] != besides
+                and _key(run).endswith(keyed)
+            ):
                 return dict(run)
         await asyncio.sleep(0.2)
     raise AssertionError("nobody asks")
+
+
+def _key(run: dict[str, Any]) -> str:
+    return str(run["state"]["state_details"]["pause_key"])
 
 
 def answer(house: House, run: dict[str, Any], decision: str) -> None:
@@ -88,6 +99,45 @@ async def test_the_command_line_decides_and_ends_the_question(strict: House) -> 
     assert (line.state, line.who_acts) == (State.FAILED, "the writer")
     assert (await strict.ended(run["id"]))["state"]["message"] == "decided on the command line"
     assert strict.there(text) == []
+
+
+async def test_where_people_are_declared_a_form_takes_a_code_once(strict: House) -> None:
+    text, store = uuid.uuid4().hex, strict.store
+    post_id = await strict.post(text, REF)
+    await strict.ended(strict.run("publish", post_id))
+    boss = await store.add_person("boss", ["admin", "approver", "operator"], "operator")
+    try:
+        who = actor_of(boss.person_id)
+        run = await question(strict, post_id)
+        answer(strict, run, "approve")  # As somebody whose form was open before.
+        again = await question(strict, post_id, keyed="-1")
+        assert strict.there(text) == []
+        code = (await signing_off.code(store, who, (await store.lines(post_id))[0].id)).code
+        given = {"run_input": {"decision": "approve", "code": code}}
+        strict.api("POST", f"/flow_runs/{again['id']}/resume", json=given)
+        assert (await strict.settled(post_id))[REF].state is State.LIVE
+        *_, approval = await store.approvals_of(post_id)
+        assert approval.decided_by == who
+        down = await strict.ended(strict.run("takedown", post_id))
+        assert down["state"]["message"].startswith("nothing was touched: this code is wrong")
+        assert len(strict.there(text)) == 1
+        code = (await signing_off.code(store, who, post_id, takedown=True)).code
+        chosen = {"post": {"post_id": post_id, "code": code}}
+        await strict.ended(runs.start(strict.settings, "takedown", chosen))
+        assert (await store.lines(post_id))[0].state is State.REMOVED
+    finally:
+        await store.remove_person("boss", actor_of(boss.person_id))
+
+
+async def test_a_draft_goes_out_from_the_form(house: House) -> None:
+    text = uuid.uuid4().hex
+    post_id = await house.post(text, "bluesky/studio", draft=True)
+    await house.ended(house.run("publish", post_id))
+    assert house.there(text) == []
+    chosen = {"post": {"post_id": post_id, "also": "its drafts"}}
+    run = await house.ended(runs.start(house.settings, "publish", chosen))
+    assert run["state"]["message"] == "1 live"
+    assert len(house.there(text)) == 1
 
 
 async def test_a_rescheduled_post_goes_at_its_new_time_and_the_old_moment_finds_nothing(

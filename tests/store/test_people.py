@@ -364,7 +364,7 @@ async def test_a_code_signs_off_its_decision_once(store: Store) -> None:
 
 async def test_of_many_runs_with_one_code_one_has_it(store: Store) -> None:
     who = await declared(store, "operator")
-    code = (await signing_off.code(store, who, await posted(store))).code
+    code = (await signing_off.code(store, who, await posted(store), takedown=True)).code
     (post,) = await store.posts()
     about = signing_off.takedown_key(post.id)
     tries = (store.sign_off(code, Right.TAKEDOWN, about, f"run-{n}") for n in range(4))
@@ -375,7 +375,7 @@ async def test_of_many_runs_with_one_code_one_has_it(store: Store) -> None:
 async def test_a_code_is_for_nothing_else(store: Store) -> None:
     who = await declared(store, "operator")
     one, two = await posted(store), await posted(store)
-    code = (await signing_off.code(store, who, one)).code
+    code = (await signing_off.code(store, who, one, takedown=True)).code
     for right, about in (
         (Right.TAKEDOWN, signing_off.takedown_key(two)),
         (Right.SETTLE, signing_off.takedown_key(one)),
@@ -390,13 +390,13 @@ async def test_a_code_ends_with_its_time_and_with_a_new_secret(
     who = await declared(store, "operator")
     post_id = await posted(store)
     about = signing_off.takedown_key(post_id)
-    code = (await signing_off.code(store, who, post_id)).code
+    code = (await signing_off.code(store, who, post_id, takedown=True)).code
     await store.new_secret("operator", who)
     with pytest.raises(NotAllowed):
         await store.sign_off(code, Right.TAKEDOWN, about, "run")
     past = replace(store.rules, codes_last=timedelta(0))
     monkeypatch.setattr(Store, "rules", past)
-    code = (await signing_off.code(store, who, post_id)).code
+    code = (await signing_off.code(store, who, post_id, takedown=True)).code
     with pytest.raises(NotAllowed):
         await store.sign_off(code, Right.TAKEDOWN, about, "run")
 
@@ -405,7 +405,7 @@ async def test_after_some_wrong_codes_the_right_one_waits(store: Store) -> None:
     who = await declared(store, "operator")
     post_id = await posted(store)
     about = signing_off.takedown_key(post_id)
-    code = (await signing_off.code(store, who, post_id)).code
+    code = (await signing_off.code(store, who, post_id, takedown=True)).code
     for _ in range(people.TRIES):
         with pytest.raises(NotAllowed, match="wrong, used"):
             await store.sign_off("aaaaa-aaaaa", Right.TAKEDOWN, about, "run")
