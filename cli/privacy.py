@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli import _house, proof, requests
+from cli import _house, proof, requests, sweeping
 from cli._actor import As, actor
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
 from clickpost import datamap, logs, mapdrawing, retention
@@ -31,6 +31,8 @@ app.command("verify")(proof.verify)
 app.command("certificate")(proof.certificate)
 app.command("public-key")(proof.public_key)
 requests.add_to(app)
+app.command("sweep")(sweeping.sweep)
+app.command("status")(sweeping.status)
 
 
 @app.command("map")

@@ -145,6 +145,7 @@ class Clock:
     basis: str
     cite: str
     until: datetime | None
+    confirmed: bool = True
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ def sentence(place: str, fate: Fate | None, left: str | None = None) -> str:
     if fate is None:
         return f"{place} stays: no retention policy is about it."
     clock = fate.clock
-    why = f"{place} is kept {_BASIS[clock.basis]} ({clock.why}; {clock.cite})"
+    doubt = "" if clock.confirmed else ", which nobody confirmed at its source"
+    why = f"{place} is kept {_BASIS[clock.basis]} ({clock.why}; {clock.cite}{doubt})"
     if clock.until is None:
         until = f"with no end yet: the time of {clock.policy} has not begun"
     else:

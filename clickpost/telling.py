@@ -32,6 +32,7 @@ class Event(StrEnum):
     SUSPENDED = "subscription.suspended"
     REQUEST_DUE_SOON = "request.due_soon"
     REQUEST_WAITING = "request.waiting"
+    COMPLIANCE = "compliance.red"
     GUARD = "guard.tripped"
     ALERT = "trigger.alert"
     LIVE = "post.live"
@@ -70,6 +71,7 @@ _SAYS = {
     Event.SUSPENDED: "a subscription is suspended: nothing of its workspace is sent",
     Event.REQUEST_DUE_SOON: "has to be answered soon",
     Event.REQUEST_WAITING: "waits for an operator",
+    Event.COMPLIANCE: "a privacy promise is broken",
     Event.GUARD: "a guard stopped a run",
     Event.ALERT: "asks for your attention",
     Event.LIVE: "is live",
@@ -184,6 +186,8 @@ def commands(said: Said) -> list[str]:
             return ["clickpost workspaces show", reactivate]
         case Event.REQUEST_DUE_SOON | Event.REQUEST_WAITING:
             return [f"clickpost privacy requests --id {said.subject}"]
+        case Event.COMPLIANCE:
+            return ["clickpost privacy status"]
         case Event.STUCK | Event.GUARD | Event.ALERT:
             return ["clickpost status"]
         case Event.LIVE:

@@ -12,6 +12,7 @@ from prefect.utilities.callables import parameter_schema
 from deployments import runs
 from flows.approve import approve
 from flows.asking import ask_operator
+from flows.compliance_sweep import compliance_sweep
 from flows.drift import check_drift
 from flows.plan import plan_ahead
 from flows.publish import prepare, publish, takedown
@@ -145,6 +146,14 @@ DEPLOYMENTS = (
         "flows.requests.check_requests",
         "**Watch people's requests**: move on what waits for nobody, and raise an alarm before one"
         " is overdue. What is open and when it is due is the artifact `requests`.",
+        tags=("privacy", "sweep"),
+    ),
+    Spec(
+        compliance_sweep,
+        "flows.compliance_sweep.compliance_sweep",
+        "**Look whether the privacy promises hold**: requests, purges, the data map, tokens,"
+        " platforms' duties, proofs, sources. Red fails the run. The report is the artifact"
+        " `compliance`.",
         tags=("privacy", "sweep"),
     ),
 )

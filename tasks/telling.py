@@ -41,6 +41,7 @@ _KINDS = {
     "hook": "hook",
     "req": "request",
     "sub": "subscription",
+    "sweep": "sweep",
 }
 
 

@@ -197,7 +197,11 @@ class Purpose(Facts):
     cite: Words = Field(description="The law, the contract or the terms that say so.")
     source: Url | None = Field(None, description="The page that states it.")
     checked: Day = Field(description="The day somebody looked.")
-    confirmed: bool = Field(True, description="False where only a secondary source supports it.")
+    confirmed: bool = Field(
+        True,
+        description="False where nobody opened the source itself: an archived copy or a secondary"
+        " source supports it.",
+    )
 
 
 class Limit(Facts):

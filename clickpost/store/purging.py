@@ -420,7 +420,7 @@ async def _fate(session: Any, compiled: Compiled, row_id: str, at: datetime) -> 
         return None
     times = row[1 : 1 + 2 * len(policy.purposes)]
     clocks = [
-        Clock(policy.name, policy.then, one.why, one.basis, one.cite, until)
+        Clock(policy.name, policy.then, one.why, one.basis, one.cite, until, one.confirmed)
         for one, active, until in zip(policy.purposes, times[::2], times[1::2], strict=True)
         if active
     ]

@@ -774,6 +774,19 @@ class Certificate(SQLModel, table=True):
     made_at: datetime = _moment(null=False)
 
 
+class ComplianceSweep(SQLModel, table=True):
+    """What one look at the privacy promises found: ids, rules and counts."""
+
+    __tablename__ = "compliance_sweep"
+
+    id: str = Field(primary_key=True)
+    at: datetime = _moment(null=False)
+    light: str
+    """That of the worst finding: `green`, `amber` or `red`."""
+    findings: list[dict[str, str]] = _json(null=False)
+    flow_run_id: str | None = None
+
+
 class OAuthClient(SQLModel, table=True):
     """An app of ours at a platform, or at one server; its id and secret are sealed."""
 

@@ -42,3 +42,15 @@ async def test_a_purge_is_a_run_with_a_report_of_counts(house: House, clip: Path
     assert "anary@" not in json.dumps([rows, logs, run])
     async with house.store.engine.begin() as connection:
         assert await connection.scalar(text("DELETE FROM ticket RETURNING 1")) == 1
+
+
+async def test_a_sweep_is_a_run_with_a_report_for_whoever_is_responsible(house: House) -> None:
+    run = await house.ended(runs.start(house.settings, "compliance-sweep", {}))
+    assert run["state_type"] in ("COMPLETED", "FAILED"), run["state"]["message"]
+    assert run["state"]["message"].split(";")[0] in ("green", "amber", "red")
+    body = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": ["compliance"]}}}
+    [artifact] = house.api("POST", "/artifacts/filter", json=body)
+    page = artifact["data"]
+    assert page.startswith(("# ✔ GREEN", "# ▲ AMBER", "# ✖ RED"))
+    assert "| ✔ GREEN | data map |" in page
+    assert "| ✔ GREEN | ledger |" in page

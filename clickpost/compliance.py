@@ -1,0 +1,258 @@
+"""Decides what of the privacy promises holds, is about to fail, or has failed; says it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from clickpost.policy.privacy import Retention
+from clickpost.retention import Tally
+
+#: A request that is due within this span is told before it is late.
+SOON = timedelta(days=7)
+#: A purge each night leaves nothing that expired so long ago.
+BEHIND = timedelta(hours=48)
+#: A connection that nobody connects again is forgotten by its owner.
+FORGOTTEN = timedelta(days=7)
+#: So many names stand in one sentence; of the rest only the number.
+_NAMED = 8
+
+
+class Light(StrEnum):
+    """How a promise stands: the word says it, the symbol beside it too, a colour is no more."""
+
+    GREEN = "green"
+    AMBER = "amber"
+    RED = "red"
+
+    @property
+    def symbol(self) -> str:
+        """A form for each, for those who see no colours."""
+        return {Light.GREEN: "✔", Light.AMBER: "▲", Light.RED: "✖"}[self]
+
+    @property
+    def means(self) -> str:
+        """What it asks of whoever reads it."""
+        said = {
+            Light.GREEN: "holds",
+            Light.AMBER: "look at it soon",
+            Light.RED: "broken: act now",
+        }
+        return said[self]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: ids, rules and counts, no value; `next` is who does what."""
+
+    check: str
+    light: Light
+    said: str
+    next: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """Return what is kept of it."""
+        return {
+            "check": self.check,
+            "light": self.light.value,
+            "said": self.said,
+            "next": self.next,
+        }
+
+
+def finding_of(row: dict[str, str]) -> Finding:
+    """Return a finding as it was kept."""
+    return Finding(row["check"], Light(row["light"]), row["said"], row["next"])
+
+
+def worst(findings: Iterable[Finding]) -> Light:
+    """Return the light of the whole: that of its worst part."""
+    order = list(Light)
+    return max((one.light for one in findings), key=order.index, default=Light.GREEN)
+
+
+def named(names: Sequence[str]) -> str:
+    """Return names for a sentence, the first ones and how many more."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that is not answered: when it has to be acknowledged, and when answered."""
+
+    id: str
+    acknowledge_by: datetime | None
+    due_at: datetime
+
+
+def requests(open_: Sequence[Request], now: datetime) -> list[Finding]:
+    """Say which requests are late, and which will be soon."""
+    check = "requests"
+    unacknowledged = [one.id for one in open_ if one.acknowledge_by and one.acknowledge_by < now]
+    late = [one.id for one in open_ if one.due_at < now]
+    soon = [one.id for one in open_ if now <= one.due_at < now + SOON]
+    see = "answer them: clickpost privacy requests"
+    found = []
+    if late:
+        found.append(Finding(check, Light.RED, f"overdue: {named(late)}", see))
+    if unacknowledged:
+        said = f"not acknowledged in time: {named(unacknowledged)}"
+        found.append(Finding(check, Light.RED, said, see))
+    if soon:
+        said = f"due within {SOON.days} days: {named(soon)}"
+        found.append(Finding(check, Light.AMBER, said, see))
+    return found or [Finding(check, Light.GREEN, f"{len(open_)} open, none due within a week")]
+
+
+def purges(tallies: Sequence[tuple[Retention, Tally]]) -> list[Finding]:
+    """Say what a purge should have done two days ago; `tallies` are as of then."""
+    behind = [(one, tally) for one, tally in tallies if tally.found]
+    terms = [pair for pair in behind if is_duty(pair[0])]
+    rest = [pair for pair in behind if not is_duty(pair[0])]
+    applied = [pair for pair in rest if pair[0].mode == "apply"]
+    counted = [pair for pair in rest if pair[0].mode != "apply"]
+    found = []
+    if applied:
+        look = "look at the latest run of purge-retention"
+        said = f"expired two days ago and still there: {_rows(applied)}"
+        found.append(Finding("purges", Light.RED, said, look))
+    if counted:
+        turn_on = "look at the counts, then write mode: apply into these policies"
+        said = f"expired, under policies that only count: {_rows(counted)}"
+        found.append(Finding("purges", Light.AMBER, said, turn_on))
+    if not rest:
+        found.append(Finding("purges", Light.GREEN, f"nothing is behind ({len(tallies)} policies)"))
+    if terms:
+        now = "clickpost privacy purge --policy NAME --apply, then mode: apply"
+        said = f"a platform's terms ask for it by now: {_rows(terms)}"
+        found.append(Finding("platform duties", Light.RED, said, now))
+    else:
+        found.append(Finding("platform duties", Light.GREEN, "nothing of a platform is kept late"))
+    return found
+
+
+def is_duty(policy: Retention) -> bool:
+    """Say whether a platform's terms demand what the policy does."""
+    return any(one.basis == "platform_terms" for one in policy.purposes)
+
+
+def _rows(pairs: Sequence[tuple[Retention, Tally]]) -> str:
+    return named([f"{one.name} ({tally.found} of {one.data})" for one, tally in pairs])
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One connected account, as far as its grant goes."""
+
+    id: str
+    status: str
+    expires_at: datetime | None
+    updated_at: datetime
+
+
+def tokens(grants: Sequence[Grant], now: datetime) -> list[Finding]:
+    """Say whose grant is over and not noticed, and whose is dead for long."""
+    check = "tokens"
+    connect = "let the owner connect it again, or remove it: clickpost connections"
+    over = [
+        one.id
+        for one in grants
+        if one.status == "active" and one.expires_at is not None and one.expires_at < now
+    ]
+    dead = [one.id for one in grants if one.status == "paused" and now - one.updated_at > FORGOTTEN]
+    found = []
+    if over:
+        said = f"past its end and still taken for alive: {named(over)}"
+        found.append(Finding(check, Light.RED, said, connect))
+    if dead:
+        said = f"dead for more than {FORGOTTEN.days} days: {named(dead)}"
+        found.append(Finding(check, Light.AMBER, said, connect))
+    return found or [Finding(check, Light.GREEN, f"{len(grants)} accounts, none forgotten")]
+
+
+def data_map(wrong: Sequence[str]) -> Finding:
+    """Say what stands in the database, or in its JSON columns, and in no data map."""
+    if not wrong:
+        return Finding("data map", Light.GREEN, "every column is mapped, and none has vanished")
+    mend = "write it into policies/data_map; until then no purge runs"
+    return Finding("data map", Light.RED, named(list(wrong)), mend)
+
+
+def proof(check: str, size: int, broken: str | None) -> Finding:
+    """Say whether the ledger, or the certificates, are what was written and signed."""
+    if broken is None:
+        return Finding(check, Light.GREEN, f"{size}, none changed")
+    act = "somebody changed what must not change: compare with a backup, and look who could"
+    return Finding(check, Light.RED, broken, act)
+
+
+def citations(
+    policies: Iterable[Retention], warnings: Sequence[str], problems: Sequence[str]
+) -> list[Finding]:
+    """Say which sources nobody looked at for a year, and which nobody saw at all."""
+    found = []
+    if problems:
+        said = f"policy files that cannot be used: {named(list(problems))}"
+        found.append(Finding("sources", Light.RED, said, "clickpost policy check"))
+    if warnings:
+        said = f"to be looked at again: {named(list(warnings))}"
+        found.append(Finding("sources", Light.AMBER, said, "clickpost policy check"))
+    unseen = [
+        one.name for one in policies if any(not purpose.confirmed for purpose in one.purposes)
+    ]
+    if unseen:
+        said = f"nobody confirmed the source itself: {named(unseen)}"
+        open_ = "open the page, then set confirmed and checked in the policy"
+        found.append(Finding("sources", Light.AMBER, said, open_))
+    return found or [Finding("sources", Light.GREEN, "all looked at within a year")]
+
+
+@dataclass(frozen=True)
+class Past:
+    """One sweep of the history."""
+
+    at: datetime
+    light: Light
+    red: int
+    amber: int
+
+
+def as_markdown(findings: Sequence[Finding], history: Sequence[Past], at: datetime) -> str:
+    """Return the report that a compliance officer reads: worst first, then the history."""
+    whole = worst(findings)
+    lines = [
+        f"# {whole.symbol} {whole.value.upper()}: {whole.means}",
+        "",
+        f"Swept at {at:%Y-%m-%d %H:%M} UTC. It holds ids, names of rules and counts, no personal"
+        " value.",
+        "",
+        "| | Check | Found | What to do |",
+        "|---|---|---|---|",
+    ]
+    order = list(reversed(Light))
+    for one in sorted(findings, key=lambda each: order.index(each.light)):
+        light = f"{one.light.symbol} {one.light.value.upper()}"
+        lines.append(f"| {light} | {one.check} | {_cell(one.said)} | {_cell(one.next)} |")
+    lines += ["", "## Before", "", "| When (UTC) | | Red | Amber |", "|---|---|---|---|"]
+    for past in history:
+        light = f"{past.light.symbol} {past.light.value.upper()}"
+        lines.append(f"| {past.at:%Y-%m-%d %H:%M} | {light} | {past.red} | {past.amber} |")
+    lines += ["", "✔ GREEN holds · ▲ AMBER look at it soon · ✖ RED broken, act now", ""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|").replace("\n", " ")
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Say in one sentence how it stands."""
+    red = sorted({one.check for one in findings if one.light is Light.RED})
+    amber = sorted({one.check for one in findings if one.light is Light.AMBER})
+    parts = [f"{worst(findings).value}"]
+    parts += [f"red: {', '.join(red)}"] if red else []
+    parts += [f"amber: {', '.join(amber)}"] if amber else []
+    return "; ".join(parts)

@@ -1,0 +1,29 @@
+"""Looks every night whether the privacy promises hold, and fails loudly where one does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import State as PrefectState
+from prefect import flow
+from prefect.states import Completed, Failed
+
+from clickpost import compliance
+from clickpost.compliance import Light
+from tasks import compliance as sweeping
+from tasks import telling
+
+
+@flow(name="compliance-sweep")
+async def compliance_sweep() -> PrefectState[Any]:
+    """Check requests, purges, the data map, tokens, platforms' duties, proofs and sources.
+
+    The report is the artifact `compliance`: each check with a word, a symbol, and what to do. It
+    touches nothing. Red fails the run and is told through the channels of `clickpost notify`.
+    """
+    found = await sweeping.run()
+    said = compliance.summary(found)
+    if compliance.worst(found) is not Light.RED:
+        return Completed(message=said)
+    await telling.wake()
+    return Failed(message=said)
