@@ -218,7 +218,12 @@ def _next(line: DeliveryLine) -> list[str]:
     paused = line.state is State.HELD and line.reason == SERIES_PAUSED
     if event is None or paused:
         return ["clickpost series list"] if paused else []
-    facts = {"where": line.ref, "post_id": line.post_id, "who_acts": line.who_acts}
+    facts = {
+        "where": line.ref,
+        "post_id": line.post_id,
+        "who_acts": line.who_acts,
+        "reason": line.reason,
+    }
     said = Said("", event, line.id, facts, line.updated_at)
     return [one for one in commands(said) if " posts show " not in one]
 

@@ -10,8 +10,10 @@ from rich.table import Table
 
 from cli import _house
 from cli._output import out
+from clickpost import pausing
 from clickpost.settings import Settings
 from clickpost.store.notices import Untold
+from clickpost.store.pausing import Paused
 from clickpost.store.tables import Connection
 from clickpost.stuck import Stuck, age
 from deployments import runs
@@ -43,6 +45,7 @@ class Watched:
     stuck: list[Stuck]
     unusable: list[Connection]
     untold: list[Untold]
+    paused: list[Paused]
     heard_at: datetime | None
 
     @property
@@ -66,6 +69,7 @@ async def look(given: Settings) -> Watched:
             stuck=await watching.found(given, store),
             unusable=await store.unusable(),
             untold=await store.untold(now),
+            paused=await store.paused(),
             heard_at=runs.heartbeat(given),
         )
 
@@ -88,6 +92,16 @@ def as_json(seen: Watched) -> dict[str, Any]:
                 "command": _connect(row),
             }
             for row in seen.unusable
+        ],
+        "paused": [
+            {
+                "platform": one.platform,
+                "since": one.paused_at.isoformat(),
+                "by": one.paused_by,
+                "held": one.held,
+                "command": pausing.resume_of(one.platform),
+            }
+            for one in seen.paused
         ],
         "untold": [
             {
@@ -140,6 +154,11 @@ def show(seen: Watched) -> None:
         out.print(
             f"[red]{row.ref} is {row.status}[/] for {age(row.updated_at, seen.now)};"
             f" who acts: the account's owner. Run: {_connect(row)}"
+        )
+    for stop in seen.paused:
+        out.print(
+            f"[yellow]{stop.platform} is paused[/] for {age(stop.paused_at, seen.now)}, {stop.held}"
+            f" held. To go on: {pausing.resume_of(stop.platform)}"
         )
     for one in seen.untold[:_MOST]:
         ends = "given up" if one.state == "given_up" else "tried again"

@@ -13,6 +13,7 @@ from cli import (
     hooks,
     notify,
     people,
+    platforms,
     policy,
     posts,
     privacy,
@@ -36,6 +37,7 @@ connections.add_to(app)
 posts.add_to(app)
 approving.add_to(app)
 app.add_typer(series.app, name="series")
+app.add_typer(platforms.app, name="platforms")
 app.add_typer(policy.app, name="policy")
 app.add_typer(notify.app, name="notify")
 app.add_typer(people.app, name="people")

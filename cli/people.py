@@ -160,7 +160,8 @@ async def _myself(given: Settings, by: str) -> dict[str, Any]:
 @guarded
 def code(
     subject: str = typer.Argument(
-        metavar="DELIVERY|POST", help="dlv_… for what waits for you; post_… for a post's form."
+        metavar="DELIVERY|POST|PLATFORM",
+        help="dlv_… for what waits for you; post_… for a post's form; a platform to pause it.",
     ),
     takedown: bool = typer.Option(
         False, "--takedown", help="For a post: to take it down, not to publish it."

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from clickpost import pausing
 from clickpost.delivery import State
 
 
@@ -171,6 +172,8 @@ def commands(said: Said) -> list[str]:
             return [connect]
         case Event.HELD if said.facts.get("who_acts") == PAYER:
             return ["clickpost workspaces show"]
+        case Event.HELD if pausing.is_paused(said.facts.get("reason")):
+            return [pausing.resume_of(platform)]
         case Event.HELD:
             return [f"{settle} publish", f"{settle} skip"]
         case Event.UNKNOWN:

@@ -14,6 +14,7 @@ from flows.approve import approve
 from flows.asking import ask_operator
 from flows.compliance_sweep import compliance_sweep
 from flows.drift import check_drift
+from flows.pausing import pause_platform, resume_platform
 from flows.plan import plan_ahead
 from flows.publish import prepare, publish, takedown
 from flows.publish_due import publish_due
@@ -78,6 +79,20 @@ DEPLOYMENTS = (
         "**Ask an operator what no look can tell.** A run of this waits for your answer: press"
         " Resume on its page. Runs are made by ClickPost, one for each question.",
         tags=("question",),
+    ),
+    Spec(
+        pause_platform,
+        "flows.pausing.pause_platform",
+        "**Stop sending to a platform**, where something is wrong there or with us. What falls due"
+        " is held, not failed; takedowns and looks go on.",
+        tags=("operating",),
+    ),
+    Spec(
+        resume_platform,
+        "flows.pausing.resume_platform",
+        "**Go on sending to a paused platform.** What was held is sent now; what became late is"
+        " treated as its post's `late` says.",
+        tags=("operating",),
     ),
     Spec(
         approve,

@@ -23,6 +23,7 @@ from prefect.exceptions import PrefectSignal
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
+from clickpost.settings import Settings
 from deployments._prefect_internals import (
     AsyncClientContext,
     AsyncFlowRunEngine,
@@ -36,9 +37,12 @@ from deployments._prefect_internals import (
     mark_flow_run_suspension_requested,
     remember_result_storage,
 )
+from tasks import _wiring
 
 TYPE = "clickpost-warm"
 _WAKING = ("Scheduled", "AwaitingRetry", "Resuming", "Late", "Cancelling", "Suspended")
+#: Seconds for which a worker that stops waits for its runs; most sends take less.
+FINISHING = 5.0
 _GOING = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
@@ -63,7 +67,7 @@ class Engine(AsyncFlowRunEngine[Any, Any]):
         if self.flow_run.id in self.worker.cancelled:
             await self.handle_cancellation(exc)
             return
-        if not self.worker.stopping:
+        if not self.worker.hands_back:
             await super().handle_crash(exc)
             return
         with anyio.CancelScope(shield=True):
@@ -88,6 +92,8 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
         super().__init__(*args, **kwargs)
         self.cancelled: set[UUID] = set()
         self.stopping = False
+        self.hands_back = False
+        self._policies = Settings().policies
         self._flows: dict[UUID, Flow[Any, Any]] = {}
         self._scopes: dict[UUID, anyio.CancelScope] = {}
         self._woken = asyncio.Event()
@@ -112,13 +118,17 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
             task.add_done_callback(self._background.discard)
 
     async def teardown(self, *exc_info: Any) -> None:
-        """Hand back what is still running, then stop."""
+        """Take nothing new, let end what ends soon, hand back the rest, then stop."""
         self.stopping = True
         for task in self._background:
             task.cancel()
+        with anyio.move_on_after(FINISHING):
+            while self._scopes:
+                await anyio.sleep(0.05)
+        self.hands_back = True
         for scope in list(self._scopes.values()):
             scope.cancel()
-        with anyio.move_on_after(20):
+        with anyio.move_on_after(15):
             while self._scopes:
                 await anyio.sleep(0.05)
         await super().teardown(*exc_info)
@@ -183,7 +193,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
             self._scopes[flow_run.id] = scope
             try:
                 # An error of the flow's own, or its pause, is in its state already.
-                with contextlib.suppress(Exception, PrefectSignal):
+                with (
+                    contextlib.suppress(Exception, PrefectSignal),
+                    _wiring.one_version(self._policies),
+                ):
                     async with engine.start():
                         while engine.is_running():
                             async with engine.run_context():

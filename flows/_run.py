@@ -144,7 +144,7 @@ async def deliver(
         if step.ended or step.parked or step.wait > longest.total_seconds():
             break
         await asyncio.sleep(step.wait)
-    if step.state in (State.UNKNOWN, State.HELD, State.FAILED):
+    if step.state in (State.UNKNOWN, State.HELD, State.FAILED) and not step.paused:
         await _asked(row.delivery_id)
     return step
 
@@ -175,6 +175,20 @@ async def _next(row: reporting.Row, step: Step, follows: float) -> Step:
             return await look(*named)
         case _:
             return Step(step.state, parked=True)
+
+
+async def moved_on(delivery_ids: Sequence[str]) -> list[Step | BaseException]:
+    """Take these deliveries as far as they go now, those of cancelled runs excepted."""
+    wanted = set(delivery_ids)
+    found = await calling_off.judged(await reporting.stuck_rows(delivery_ids))
+    posts = sorted({row.post_id for row in found if row.delivery_id in wanted})
+    await side_by_side((prepare(post_id) for post_id in posts), 8)
+    found = await calling_off.judged(await reporting.stuck_rows(delivery_ids))
+    rows = [row for row in found if row.delivery_id in wanted]
+    steps = await side_by_side((deliver(row) for row in rows), 40)
+    for post_id in sorted({row.post_id for row in rows}):
+        await report(post_id)
+    return steps
 
 
 async def side_by_side(
@@ -209,7 +223,11 @@ def ended(steps: Sequence[Step | BaseException], what: str = "") -> PrefectState
     if broken:
         kinds = ", ".join(sorted({type(error).__name__ for error in broken}))
         message += f"; {len(broken)} stopped by an error of ours ({kinds})"
-    bad = {State.FAILED, State.HELD, State.MISSED, State.UNKNOWN} & counts.keys()
+    bad = any(
+        step.state in (State.FAILED, State.HELD, State.MISSED, State.UNKNOWN) and not step.paused
+        for step in steps
+        if isinstance(step, Step)
+    )
     return _told(message, failed=bool(broken or bad))
 
 

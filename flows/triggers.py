@@ -66,7 +66,9 @@ async def fire(rule: Rule, event: Happened | None = None) -> PrefectState[Any]:
 
 def _asked(rule: Rule) -> Asked:
     quiet = _hours(rule.quiet) if rule.quiet else None
-    return Asked(rule.trigger, rule.deployment, rule.parameters, quiet, rule.at_most)
+    versions = [tag.removeprefix("policy:") for tag in flow_run.tags if tag.startswith("policy:")]
+    version = versions[0] if versions else ""
+    return Asked(rule.trigger, rule.deployment, rule.parameters, quiet, rule.at_most, version)
 
 
 def _hours(quiet: Quiet) -> QuietHours:

@@ -6,8 +6,11 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import psutil
@@ -17,13 +20,33 @@ from clickpost import logs
 from clickpost.budget import Reading
 from clickpost.contract import Account
 from clickpost.media import Cache
-from clickpost.policy.load import load_platforms, narrowed
+from clickpost.policy.load import BrokenPolicies, load_platforms, narrowed
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.tables import Connection
 from clickpost.store.vault import Vault
 from connectors._api import client
+
+#: The platform policies with which the run that is going now began.
+_begun_with: ContextVar[Mapping[str, PlatformPolicy] | None] = ContextVar("policies", default=None)
+
+
+@contextmanager
+def one_version(policies: Path) -> Iterator[None]:
+    """Let all that is done inside follow the policies as they are now, whatever changes meanwhile.
+
+    Policies that are broken now are none: whoever asks for one then is told why.
+    """
+    try:
+        now = load_platforms(policies)
+    except BrokenPolicies:
+        now = None
+    token = _begun_with.set(now)
+    try:
+        yield
+    finally:
+        _begun_with.reset(token)
 
 
 @dataclass(frozen=True)
@@ -42,8 +65,11 @@ class House:
         return f"{self.name}#{secrets.token_hex(4)}"
 
     def policy(self, connection: Connection) -> PlatformPolicy:
-        """Return the platform's policy, narrowed by what the account's own server told."""
-        platforms = load_platforms(self.settings.policies)
+        """Return the platform's policy, narrowed by what the account's own server told.
+
+        Within `one_version` it is the one with which that began.
+        """
+        platforms = _begun_with.get() or load_platforms(self.settings.policies)
         return narrowed(platforms[connection.platform], connection.limits or {})
 
     def connector(

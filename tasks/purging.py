@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -49,6 +49,8 @@ class Outcome:
     seconds: float = 0.0
     trouble: str | None = None
     resumed: bool = False
+    version: str = ""
+    """The hash of the policy that was followed."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,13 @@ async def purge_all(
             log.warning("not purged", policy=policy.name, error=type(error).__name__)
             mode = "apply" if applies else "dry_run"
             tally = await retained.store.tally(one, at)
-            yield Outcome(policy.name, policy.data, policy.then, mode, tally, {}, 0.0, str(error))
+            outcome = Outcome(
+                policy.name, policy.data, policy.then, mode, tally, {}, 0.0, str(error)
+            )
+            yield replace(outcome, version=policy_hash(policy))
             continue
-        yield _timed(outcome, monotonic() - begun)
-
-
-def _timed(outcome: Outcome, seconds: float) -> Outcome:
-    return Outcome(**{**vars(outcome), "seconds": round(seconds, 3)})
+        seconds = round(monotonic() - begun, 3)
+        yield replace(outcome, seconds=seconds, version=policy_hash(policy))
 
 
 async def _purged(
@@ -248,6 +250,7 @@ def row_of(one: Outcome) -> dict[str, object]:
         "still needed": tally.referred_to if tally else "",
         "done": ", ".join(f"{name}: {count}" for name, count in sorted(one.counts.items())),
         "seconds": one.seconds,
+        "version": one.version[:12],
         "note": one.trouble or ("resumed" if one.resumed else ""),
     }
 

@@ -131,6 +131,7 @@ async def report(post_id: str) -> None:
             "permalink": f"[{line.url}]({line.url})" if line.url else "",
             "attempts": line.attempts,
             "rendition": line.rendition,
+            "policy": (line.policy or "")[:12],
             "since": line.updated_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         }
         for line in lines

@@ -28,6 +28,7 @@ from clickpost.errors import (
     UnexpectedResponse,
 )
 from clickpost.logs import logger
+from clickpost.policy.load import policy_hash
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.publishing import Verdict
 from clickpost.renewal import Need
@@ -53,6 +54,8 @@ class Step:
     state: State
     wait: float = 0.0
     parked: bool = False
+    paused: bool = False
+    """Whether it is held because an operator paused its platform: nobody has to be told."""
 
     @property
     def ended(self) -> bool:
@@ -87,6 +90,8 @@ async def ready(delivery_id: str) -> Step:
 
 async def _uploaded(house: House, delivery: Delivery) -> Step:
     connection = await house.store.connection(delivery.connection_id)
+    if await house.store.is_paused(connection.platform):
+        return Step(delivery.state, parked=True)
     policy = house.policy(connection)
     try:
         connection = await _renewed(house, connection, policy)
@@ -123,6 +128,8 @@ async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Ste
         return await _held(house, delivery, f"the connection is {connection.status}")
     if await house.store.hold_unpaid(delivery.id):
         return Step(State.HELD)
+    if await house.store.hold_if_paused(delivery, connection.platform):
+        return Step(State.HELD, paused=True)
     policy = house.policy(connection)
     try:
         connection = await _renewed(house, connection, policy)
@@ -179,7 +186,12 @@ async def _not_prepared(
     error = publishing.unsent(error)
     verdict = budgeting.judged(error, current.attempts + 1, await budgeting.tries(house, current))
     await house.store.note_attempt(
-        current.id, verdict=verdict, error=error, worker=house.name, before=current.state
+        current.id,
+        verdict=verdict,
+        error=error,
+        worker=house.name,
+        before=current.state,
+        policy=policy_hash(policy),
     )
     return await _after(house, current.id, connection, policy, verdict)
 
@@ -200,7 +212,7 @@ async def _parts(
         wait = short.wait(datetime.now(UTC))
         return Step(delivery.state, wait, parked=wait > SHORT_WAIT)
     receipts = receipts_of(delivery)
-    job = Sending(house, delivery, connector, house.holder(), run_id)
+    job = Sending(house, delivery, connector, house.holder(), run_id, policy_hash(policy))
     for number in range(len(receipts), len(delivery.message or [])):
         try:
             outcome, verdict = await _part(job, number, tuple(receipts))
@@ -223,6 +235,7 @@ class Sending:
     connector: Publishes
     holder: str
     run_id: str | None
+    policy: str
 
 
 async def _part(
@@ -239,6 +252,7 @@ async def _part(
         intent={"content": delivery.content_hash, "key": key},
         lease=LEASE,
         run_id=job.run_id,
+        policy=job.policy,
     )
     began = monotonic()
     outcome: Receipt | Pending | BaseException

@@ -50,7 +50,7 @@ async def form(store: Store, about: str) -> Form:
 
 
 async def code(store: Store, by: str, subject: str, *, takedown: bool = False) -> Signed:
-    """Return a code of the person `by` for what waits at a delivery, or for a post's form.
+    """Return a code of the person `by` for what waits at a delivery, for a post's form, a platform.
 
     A post's is to publish it, or to take it down. Raises InvalidInput where nothing waits at the
     delivery, NotAllowed for who may not decide it.
@@ -66,6 +66,8 @@ async def code(store: Store, by: str, subject: str, *, takedown: bool = False) -
 
 
 async def _wanted(store: Store, subject: str) -> tuple[Right, str, str]:
+    if subject in {one.platform for one in await store.connections()}:
+        return Right.CANCEL, platform_key(subject), subject
     seen = await store.delivery(subject)
     for asked in await store.open_approvals(post_id=seen.post_id):
         if asked.delivery_id == subject:
@@ -101,6 +103,11 @@ def publish_key(post_id: str) -> str:
 def takedown_key(post_id: str) -> str:
     """Return what a takedown is about."""
     return f"takedown-{post_id.replace('_', '-')}"
+
+
+def platform_key(platform: str) -> str:
+    """Return what pausing a platform, and letting it go on, is about."""
+    return f"platform-{platform.replace('_', '-')}"
 
 
 def _stamp(moment: datetime | None) -> str:

@@ -37,6 +37,8 @@ class Asked:
     parameters: Mapping[str, Any]
     quiet: QuietHours | None
     at_most: int | None
+    version: str = ""
+    """Of its policy, as the run's tags say."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ async def start(asked: Asked, key: str, resources: Sequence[str]) -> Started | S
                     state=Scheduled(scheduled_time=at),
                     idempotency_key=key,
                 )
+                await house.store.note_fired(asked.trigger, asked.version, str(run.id), at)
                 return Started(str(run.id), at)
 
 

@@ -15,6 +15,7 @@ from clickpost.store.invitations import Invitations, NewInvitation
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.measuring import Measuring
 from clickpost.store.notices import NewChannel, Notices
+from clickpost.store.pausing import Pausing
 from clickpost.store.people import Named, People
 from clickpost.store.posts import Created, NewPost, Posts
 from clickpost.store.requests import NewRequest, Requests
@@ -61,6 +62,7 @@ class Store(
     Requests,
     Invitations,
     Drifting,
+    Pausing,
     Takedowns,
     Subscriptions,
     Turns,

@@ -54,6 +54,8 @@ class DeliveryLine:
     run_id: str | None
     created_at: datetime
     updated_at: datetime
+    policy: str | None = None
+    """The hash of the platform's policy under which it was prepared."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,7 @@ class Deliveries(Base):
         intent: dict[str, Any],
         lease: timedelta,
         run_id: str | None,
+        policy: str | None = None,
     ) -> Started:
         """Write the intent and take the delivery, in one transaction, before anything leaves.
 
@@ -230,7 +233,7 @@ class Deliveries(Base):
         lease on the `sending` delivery. Raises Conflict where somebody else was faster, where
         this part is there already, where its time was put off or its content changed meanwhile,
         where it needs an approval that it does not have, and where its workspace's subscription
-        is suspended.
+        is suspended. `policy` is the hash of the policy that it follows.
         """
         moment = now()
         async with self.transaction() as session:
@@ -262,10 +265,16 @@ class Deliveries(Base):
                 started_at=moment,
                 worker=worker,
                 flow_run_id=run_id,
+                policy_hash=policy,
             )
             session.add(attempt)
             await session.flush()
-            facts = {"attempt": attempt.number, "part": part, "content": intent["content"]}
+            facts = {
+                "attempt": attempt.number,
+                "part": part,
+                "content": intent["content"],
+                "policy": policy,
+            }
             await append(session, "delivery.sending", delivery_id, facts)
         return Started(
             id=attempt.id,
@@ -319,6 +328,7 @@ class Deliveries(Base):
         error: BaseException,
         worker: str,
         before: State,
+        policy: str | None = None,
     ) -> None:
         """Record a preparation that failed: nothing was sent, and the row says what comes next."""
         moment = now()
@@ -345,11 +355,17 @@ class Deliveries(Base):
                     finished_at=moment,
                     verdict=verdict.name,
                     worker=worker,
+                    policy_hash=policy,
                     **_told(error),
                 )
             )
             await session.flush()
-            facts = {"attempt": number, "verdict": verdict.name, "to": row.state.value}
+            facts = {
+                "attempt": number,
+                "verdict": verdict.name,
+                "to": row.state.value,
+                "policy": policy,
+            }
             await append(session, "delivery.not_prepared", delivery_id, facts)
 
     async def adopt(self, delivery_id: str, before: State, found: Receipt | Pending) -> None:
@@ -483,6 +499,7 @@ def _line(row: Any, labels: dict[str, str]) -> DeliveryLine:
         run_id=run_id,
         created_at=delivery.created_at,
         updated_at=delivery.updated_at,
+        policy=delivery.policy_hash,
     )
 
 

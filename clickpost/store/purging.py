@@ -158,6 +158,7 @@ class Purging(Base):
             session.add(run)
             await session.flush()
             facts = {"run": run.id, "found": tally.found, "total": tally.total}
+            facts["policy"] = policy_hash
             await append(session, "retention.begun", tally.policy, facts, actor)
         return run
 
@@ -251,7 +252,12 @@ class Purging(Base):
             rows = (await session.execute(sums, {"run": run.id})).all()
             done = Counter({row.key: row.rows for row in rows})
             await session.execute(change, {"at": now(), "run": run.id})
-            await append(session, "retention.purged", run.policy, {"run": run.id, **done})
+            await append(
+                session,
+                "retention.purged",
+                run.policy,
+                {"run": run.id, "policy": run.policy_hash, **done},
+            )
         return done
 
     async def doomed(self, after: str, number: int, older: timedelta) -> Sequence[str]:

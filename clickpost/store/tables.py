@@ -288,6 +288,18 @@ class Attempt(SQLModel, table=True):
     detail: str | None = None
     worker: str
     flow_run_id: str | None = None
+    policy_hash: str | None = None
+    """Which version of the platform's policy it followed; None of old ones."""
+
+
+class PausedPlatform(SQLModel, table=True):
+    """A platform to which nothing is sent, because an operator said so."""
+
+    __tablename__ = "paused_platform"
+
+    platform: str = Field(primary_key=True)
+    paused_at: datetime = _moment(null=False)
+    paused_by: str
 
 
 class Approval(SQLModel, table=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +20,7 @@ from clickpost.delivery import SETTLED
 from clickpost.draft import MediaItem, PostFile
 from clickpost.media import Cache
 from clickpost.policy.load import load_platforms
-from clickpost.settings import Settings
+from clickpost.settings import PROJECT, Settings
 from clickpost.store import DeliveryLine, Store
 from connectors._api import client
 from deployments import runs
@@ -131,8 +132,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack")
     for folder in (home, *home.parents[:3]):
         folder.chmod(0o755)  # PostgreSQL runs as another user where we are root.
+    # Its own copy: a test may change a policy.
+    shutil.copytree(PROJECT / "policies", home / "policies")
     settings = Settings(
         home=home,
+        policies=home / "policies",
         prefect_port=prefect,
         gateway_port=gateway,
         sandbox_port=sandbox,

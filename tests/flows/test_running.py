@@ -12,7 +12,9 @@ import pytest_asyncio
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from clickpost.policy import triggering
+from clickpost.policy.load import load_platforms, narrowed, policy_hash
 from clickpost.settings import PROJECT
+from clickpost.store.tables import Attempt
 from deployments import agreeing, queues, runs
 from deployments.triggers import faults
 from tests.flows.conftest import House
@@ -127,3 +129,38 @@ async def test_the_worker_keeps_to_a_queue_until_its_policy_changes(folder: Fold
         await house.ended(one)
     folder.write(SHIPPED)
     assert ("remove", "queue", "clickpost/slow") in await folder.apply()
+
+
+async def test_a_run_ends_under_the_version_with_which_it_began(folder: Folder) -> None:
+    house = folder.house
+    file = house.settings.policies / "platforms" / "bluesky.yaml"
+    known = file.read_text()
+    connection = await house.store.connection("bluesky/studio")
+
+    def version() -> str:
+        policy = load_platforms(house.settings.policies)["bluesky"]
+        return policy_hash(narrowed(policy, connection.limits))
+
+    before = version()
+    at = datetime.now(UTC) + timedelta(seconds=8)
+    post_id = await house.post("a version of its own", "bluesky/studio", at=at)
+    run = runs.start(house.settings, "publish-due", {"moment": {"at": at.isoformat()}})
+    try:
+        await house.until(lambda: house.api("GET", f"/flow_runs/{run}")["state_type"] == "RUNNING")
+        file.write_text(known.replace("title: Bluesky", "title: Bluesky, as of now"))
+        assert version() != before
+        await house.settled(post_id)
+        [attempt] = await _attempts(house, post_id)
+        assert attempt.policy_hash == before
+        second = await house.post("the next version", "bluesky/studio")
+        house.run("publish", second)
+        await house.settled(second)
+        [attempt] = await _attempts(house, second)
+        assert attempt.policy_hash == version()
+    finally:
+        file.write_text(known)
+
+
+async def _attempts(house: House, post_id: str) -> list[Attempt]:
+    [delivery] = await house.store.deliveries_of(post_id)
+    return list(await house.store.attempts_of(delivery.id))
