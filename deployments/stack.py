@@ -21,7 +21,7 @@ from clickpost.policy.load import BrokenPolicies
 from clickpost.reach import from_here, is_loopback
 from clickpost.settings import PROJECT, Settings
 from clickpost.store import schema
-from clickpost.store.database import migrate
+from clickpost.store.database import is_behind, migrate
 from clickpost.store.signer import Signer
 from deployments import prefect_database, runs
 from deployments.postgres import Postgres
@@ -135,6 +135,9 @@ class Stack:
         if self.settings.prefect_api_url and not runs.answers(self.settings):
             raise runs.silent(self.settings)
         url = self._database(say, started)
+        self._make_way(url, say)
+        migrate(url)
+        refuse_unmapped(self.settings)
         wanted = self.parts(sandbox=sandbox)
         waiting = []
         # All but the worker at once; it needs the Prefect server and its deployments.
@@ -146,23 +149,29 @@ class Stack:
             say(f"starting {part.name}")
             started.append(part.name)
             waiting.append((part, self.processes.start(part)))
-        migrate(url)
-        refuse_unmapped(self.settings)
         Signer.of(self.settings)  # Made now, not by the first who needs it.
         for part, process in waiting:
             self.processes.wait(part, process, lambda: say(f"waiting for {part.name}"))  # noqa: B023
         worker = self._worker()
-        stale = self._is_stale("worker")
-        if waiting or stale or self.processes.running("worker") is None:
+        if waiting or self.processes.running("worker") is None:
             say("registering flows with Prefect")
             self._register()
-        if stale:
-            say("restarting worker: the code is newer")
-            self.processes.stop("worker")
         if self.processes.running("worker") is None:
             say("starting worker")
             started.append("worker")
             self.processes.start(worker)
+
+    def _make_way(self, url: str, say: Say) -> None:
+        """Stop who runs on older code before it meets newer tables, or flows that it has not.
+
+        A worker finishes or hands back what it holds. Raises Unavailable, and stops nobody, where
+        it is this code that is the older one.
+        """
+        behind = is_behind(url)
+        for name in ("worker", "gateway"):
+            if self.processes.running(name) and (behind or self._is_stale(name)):
+                say(f"stopping {name}: it runs on older code")
+                self.processes.stop(name)
 
     def _database(self, say: Say, started: list[str]) -> str:
         """Start the embedded PostgreSQL unless a URL names another; return our database's URL."""

@@ -6,32 +6,55 @@ import argparse
 import asyncio
 import signal
 import socket
+import sys
+from contextlib import suppress
 
 from clickpost import logs
+from clickpost.errors import Unavailable
 from clickpost.settings import Settings
+from clickpost.store import address
+from clickpost.store.database import AWAY, refuse_other
 from deployments.registry import POOL
 from deployments.warm_worker import WarmWorker
 from tasks import _wiring
 
+#: Seconds between two looks whether the database still is the one that this code is for.
+LOOK = 10.0
 
-async def serve(pool: str, name: str, limit: int) -> None:
-    """Work until told to stop; then hand back what is unfinished."""
+
+async def serve(pool: str, name: str, limit: int, version: str) -> None:
+    """Work until told to stop, or the schema is no longer `version`; then finish or hand back."""
     worker = WarmWorker(work_pool_name=pool, name=name, limit=limit)
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
+    watch = asyncio.create_task(_watch(version, task))
     try:
         await worker.start()
     except asyncio.CancelledError:
         print(f"worker {name} stopped", flush=True)
     finally:
+        watch.cancel()
         await _wiring.close()
 
 
-def main() -> None:
-    """Read the command line and work."""
+async def _watch(version: str, worker: asyncio.Task[None]) -> None:
+    """Stop the worker once the database was brought up to date by newer code, from wherever."""
+    while True:
+        await asyncio.sleep(LOOK)
+        with suppress(*AWAY):
+            found = await (await _wiring.house()).store.version()
+            if found != version:
+                print(f"the database is at version {found} now, and this worker is for {version}:")
+                print("it stops. Start it again with the newer ClickPost", flush=True)
+                worker.cancel()
+                return
+
+
+def main() -> int:
+    """Read the command line and work; say why where the database is not for this code."""
     settings = Settings()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pool", default=POOL)
@@ -39,8 +62,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=settings.worker_limit)
     given = parser.parse_args()
     logs.configure(settings.log_format, settings.log_level)
-    asyncio.run(serve(given.pool, given.name, given.limit))
+    try:
+        version = refuse_other(address(settings))
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return 1
+    asyncio.run(serve(given.pool, given.name, given.limit, version))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -54,6 +54,12 @@ class Base:
         """Give the connections back."""
         await self.engine.dispose()
 
+    async def version(self) -> str | None:
+        """Return the version of the schema, as the last migration left it."""
+        async with self.engine.connect() as connection:
+            found = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return None if found is None else str(found)
+
     async def ping(self) -> None:
         """Ask the database for a sign of life."""
         async with self.engine.connect() as connection:

@@ -172,6 +172,48 @@ def migrate(given: str) -> str:
     return head
 
 
+def is_behind(given: str) -> bool:
+    """Say whether `migrate` would change tables that there are; raise as it does.
+
+    Then whoever works with them has to stop first: older code does not know the newer ones.
+    """
+    has, head = _versions(given)
+    return has is not None and has != head
+
+
+def refuse_other(given: str) -> str:
+    """Return the version of the schema; raise Unavailable where this program is for another."""
+    has, head = _versions(given)
+    if has == head:
+        return head
+    raise Unavailable(
+        f"the database is at version {has or 'none'}, and this ClickPost needs {head}."
+        " Run: clickpost up"
+    )
+
+
+def _versions(given: str) -> tuple[str | None, str]:
+    """Return what `versions` does; raise Unavailable where it is away, or newer than this code."""
+    try:
+        has, head = versions(given)
+    except (OperationalError, psycopg.OperationalError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise Unavailable(f"the database does not answer: {reason}") from None
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    known = {one.revision for one in ScriptDirectory.from_config(config).walk_revisions()}
+    if has is not None and has not in known:
+        raise _newer(has)
+    return has, head
+
+
+def _newer(has: str) -> Unavailable:
+    return Unavailable(
+        f"the database is at version {has}, which this ClickPost does not know;"
+        " install the newer ClickPost again"
+    )
+
+
 def versions(given: str) -> tuple[str | None, str]:
     """Return the version that the schema has, and the newest one that this program knows."""
     from alembic.runtime.migration import MigrationContext
@@ -197,10 +239,7 @@ def _upgrade(connection: object, config: Config, scripts: ScriptDirectory, head:
     if current == head:
         return
     if current is not None and current not in {one.revision for one in scripts.walk_revisions()}:
-        raise Unavailable(
-            f"the database is at version {current}, which this ClickPost does not know;"
-            " install the newer ClickPost again"
-        )
+        raise _newer(current)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
     connection.commit()

@@ -24,7 +24,7 @@ from clickpost.errors import Conflict, InvalidInput, OutcomeUnknown, Transient, 
 from clickpost.publishing import Verdict, verdict_of
 from clickpost.settings import Settings
 from clickpost.store import NewConnection, NewPost, Store
-from clickpost.store.database import migrate, url_of
+from clickpost.store.database import is_behind, migrate, refuse_other, url_of
 from clickpost.store.vault import Vault, add_key, forget_former
 
 CANARY = "canary-token-7f3a"
@@ -337,8 +337,23 @@ def test_migrating_twice_and_from_two_processes_is_safe(empty_database_url: str)
 def test_a_database_from_the_future_is_refused(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(Unavailable, match="newer ClickPost"):
-        migrate(database_url)
+    for refuse in (migrate, is_behind, refuse_other):
+        with pytest.raises(Unavailable, match="newer ClickPost"):
+            refuse(database_url)
+
+
+def test_code_that_is_newer_than_the_database_waits_for_up(
+    database_url: str, empty_database_url: str
+) -> None:
+    assert not is_behind(database_url)
+    assert refuse_other(database_url) == migrate(database_url)
+    assert not is_behind(empty_database_url)  # Nobody works with tables that there are not.
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    assert is_behind(database_url)
+    for url in (database_url, empty_database_url):
+        with pytest.raises(Unavailable, match="Run: clickpost up"):
+            refuse_other(url)
 
 
 async def test_rotating_keys_seals_anew_and_survives_a_kill_halfway(
