@@ -47,8 +47,9 @@ from connectors._api import Api, Problem, json_of, plain_problem, text_at
 PIECE = 4_000_000
 PIECES = 16
 _SLACK = timedelta(minutes=2)
-#: X bills what a look reads: ten posts a page, few pages.
-_PAGE, _PAGES = 10, 5
+#: X bills what a look reads. Ten posts are all of the time in question, unless an account sends
+#: more than anybody should; then it is the most that a page holds.
+_PAGE, _LARGE_PAGE, _PAGES = 10, 100, 6
 _FIELDS = "created_at,text,conversation_id,entities,attachments"
 
 
@@ -171,7 +172,7 @@ class Connector:
             token = meta.get("next_token") if isinstance(meta, dict) else None
             if not token:
                 return Absence.CANNOT_TELL if doubt or "meta" not in page else Absence.NOT_THERE
-            query["pagination_token"] = str(token)
+            query |= {"pagination_token": str(token), "max_results": str(_LARGE_PAGE)}
         return Absence.CANNOT_TELL
 
     async def check(self, receipt: Receipt) -> Presence | Absence:
@@ -261,7 +262,7 @@ class Connector:
                 await self._json(
                     "POST",
                     f"{path}/append",
-                    step="prepare",
+                    step="append",  # Refused where the upload was closed by a run that was lost.
                     files={"media": ("segment", piece, "application/octet-stream")},
                     data={"segment_index": str(one["next"])},
                 )

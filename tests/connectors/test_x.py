@@ -197,8 +197,8 @@ async def test_a_look_turns_every_page_and_trusts_no_list_without_an_end() -> No
     assert isinstance(await connector.find(sought()), Receipt)
     first, second = (dict(one.url.params) for one in there.asked)
     assert first["start_time"] == "2026-08-20T09:58:00Z"
-    assert second["pagination_token"] == "more"
-    endless, _ = speaking(*[page(*others, token="more")] * 5)
+    assert (second["pagination_token"], second["max_results"]) == ("more", "100")
+    endless, _ = speaking(*[page(*others, token="more")] * 6)
     assert await endless.find(sought()) is Absence.CANNOT_TELL
 
 
@@ -281,6 +281,16 @@ async def test_a_film_goes_up_in_pieces_and_goes_on_where_it_was(
     ]
     assert b"89" in there.asked[0].content
     assert b"4567" not in there.asked[0].content
+
+
+async def test_an_upload_that_a_lost_run_closed_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"01")
+    film = MediaFile(Kind.VIDEO, tmp_path / "film.mp4", "video/mp4", 2, 320, 568, "0", 3.5)
+    one = {"id": "7", "key": "13_7", "next": 0, "ready": False, "described": True}
+    so_far = Prepared({"media": [one], "since": SENT.isoformat()}, ready=False)
+    closed = problem(400, "cannot be appended", "invalid-request")
+    with pytest.raises(PrepareAgain):
+        await speaking(closed)[0].prepare(Message("Hi", (film,)), "k", so_far)
 
 
 async def test_a_film_that_x_cannot_use_is_for_the_writer(tmp_path: Path) -> None:
