@@ -66,7 +66,7 @@ def connect(
     youtube client-id, client-secret and refresh-token. Connecting the same PLATFORM/NAME again
     replaces its credentials, releases what was held and begins to send it.
 
-    With --browser (mastodon, youtube, instagram) the owner signs in at the platform instead:
+    With --browser (mastodon, youtube, instagram, x) the owner signs in at the platform instead:
     docs/how-to/connect-accounts.md.
     """
     given = _house.settings()

@@ -100,13 +100,16 @@ class Door:
         """
         form = {
             "grant_type": "authorization_code",
-            "client_id": client.id,
-            "client_secret": client.secret,
             "redirect_uri": self.redirect_uri,
             "code": code.removesuffix("#_"),
         }
         if self.rules.pkce:
             form["code_verifier"] = verifier
+        how: dict[str, Any] = {}
+        if self.rules.client_by == "basic":
+            how["auth"] = httpx.BasicAuth(client.id, client.secret)
+        else:
+            form |= {"client_id": client.id, "client_secret": client.secret}
         response = await self.api.send(
             "POST",
             self._url(self.rules.token),
@@ -114,6 +117,7 @@ class Door:
             repeatable=False,
             read=problem_of,
             data=form,
+            **how,
         )
         answer = inner_of(json_of(response, repeatable=False))
         token = text_at(answer, "access_token", call="token", repeatable=False)

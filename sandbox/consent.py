@@ -28,8 +28,6 @@ from sandbox.state import State
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape()
 )
-#: Seconds in which a code has to come back.
-_CODE_LIVES = 600
 
 
 class Wrong(Exception):
@@ -81,6 +79,10 @@ class Consent:
     """True where the owner may grant a part of what is asked."""
     denial: Mapping[str, str] = field(default_factory=dict)
     """What is said beside `access_denied`."""
+    code_lives: float = 600
+    """Seconds in which a code has to come back."""
+    must_prove: bool = False
+    """True where nobody is asked without PKCE."""
     tail: str = ""
     """What is appended to the address of the way back."""
 
@@ -135,6 +137,8 @@ class Consent:
         if not self.asked(query) or set(self.asked(query)) - set(known):
             return "invalid_scope"
         method = query.get("code_challenge_method", "S256")
+        if self.must_prove and "code_challenge" not in query:
+            return "invalid_request"
         if method != "S256" or ("code_challenge" in query and not self.pkce):
             return "invalid_request"
         return None
@@ -193,7 +197,7 @@ class Consent:
         query = kept["query"]
         if query["client_id"] != client.id or query["redirect_uri"] != said.get("redirect_uri"):
             raise Wrong("invalid_grant", "The redirect URI or the client is another one.")
-        if time.time() - kept["at"] > _CODE_LIVES:
+        if time.time() - kept["at"] > self.code_lives:
             raise Wrong("invalid_grant", "The code has expired.")
         if not _proves(query.get("code_challenge"), said.get("code_verifier")):
             raise Wrong("invalid_grant", "The code verifier does not fit.")

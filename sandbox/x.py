@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from sandbox.consent import Client, Consent, Wrong
 from sandbox.inspect import inspect
 from sandbox.marks import LINK, marked
 from sandbox.misbehaviour import Orders
@@ -38,11 +39,17 @@ SEGMENT = 5_000_000
 #: So long X is taken to remember a text.
 REPEATS = 24 * 3600
 LIFE = 7200
+SCOPES = {
+    "tweet.read": "See posts", "tweet.write": "Post and delete posts",
+    "users.read": "See your profile", "media.write": "Upload media",
+    "offline.access": "Stay connected",
+}  # fmt: skip
 
 
 def step_of(method: str, path: str) -> str:
     """Name a call for the control endpoint."""
     for pattern, step in (
+        (r"/i/oauth2/authorize$", "authorize"),
         (r"/oauth2/token$", "token"),
         (r"/oauth2/revoke$", "revoke"),
         (r"/upload/initialize$", "initialize"),
@@ -95,12 +102,22 @@ class X:
 
     def __init__(self, state: State, orders: Orders, base: str) -> None:
         self.state, self.orders, self.base = state, orders, base
+        self.consent = Consent(
+            state,
+            "x",
+            "X",
+            SCOPES,
+            clients=(Client("sandbox-client", "sandbox-secret"),),
+            code_lives=30,
+            must_prove=True,
+        )
 
     def routes(self) -> list[Route]:
         """Return the routes."""
         guarded = self.guarded
         upload = "/2/media/upload"
         return [
+            *self.consent.routes("/i/oauth2/authorize"),
             Route("/2/oauth2/token", guarded(self.token), methods=["POST"]),
             Route("/2/oauth2/revoke", guarded(self.revoke), methods=["POST"]),
             Route("/2/users/me", guarded(self.me)),
@@ -159,6 +176,8 @@ class X:
 
     async def token(self, request: Request) -> Response:
         said = await request.form()
+        if said.get("grant_type") == "authorization_code":
+            return self.granted(request, said)
         if said.get("grant_type") != "refresh_token":
             return JSONResponse({"error": "unsupported_grant_type"}, 400)
         found = self.state.by_credential("x", "refresh_token", str(said.get("refresh_token")))
@@ -167,11 +186,30 @@ class X:
         if found is None or found["revoked"]:
             text = "Value passed for the token was invalid."
             return JSONResponse({"error": "invalid_request", "error_description": text}, 400)
-        fresh = {name: secrets.token_urlsafe(16) for name in ("access_token", "refresh_token")}
-        found["credentials"] |= fresh
-        found["expired"] = False
+        return self.given(found, found.get("scope") or " ".join(SCOPES))
+
+    def granted(self, request: Request, said: Mapping[str, Any]) -> Response:
+        """Change a code; a confidential client names itself in the head alone."""
+        client = self.client(request, said)
+        if client != "sandbox-client" or "client_secret" in said:
+            return JSONResponse({"error": "unauthorized_client"}, 401)
+        app = {"client_id": client, "client_secret": "sandbox-secret"}
+        try:
+            granted = self.consent.redeem({**said, **app})
+        except Wrong as wrong:
+            body = {"error": "invalid_request", "error_description": wrong.said}
+            return JSONResponse(body, wrong.status)
+        granted.account["scope"] = " ".join(granted.scopes)
+        return self.given(granted.account, granted.account["scope"])
+
+    def given(self, account: dict[str, Any], scope: str) -> Response:
+        """Answer with tokens that are new; those of before are dead."""
+        fresh = {"access_token": secrets.token_urlsafe(16)}
+        if "offline.access" in scope.split():
+            fresh["refresh_token"] = secrets.token_urlsafe(16)
+        account["credentials"] |= fresh
+        account["expired"] = False
         self.state.touch()
-        scope = "tweet.read tweet.write users.read media.write offline.access"
         return JSONResponse({"token_type": "bearer", "expires_in": LIFE, "scope": scope} | fresh)
 
     async def revoke(self, request: Request) -> Response:

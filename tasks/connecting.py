@@ -44,7 +44,8 @@ async def connect(
     )
     expires_at = None
     made = connectors.connector(account, policy, http)
-    if isinstance(made, SignsIn):
+    # A grant that is known to last was made this minute: a renewal would only use it up.
+    if isinstance(made, SignsIn) and wish.expires_at is None:
         tokens = await made.sign_in()
         account = replace(account, secrets={**account.secrets, **tokens.secrets})
         expires_at = tokens.expires_at

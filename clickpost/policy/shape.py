@@ -329,6 +329,9 @@ class OAuthRules(Sourced):
     )
     separator: Literal[" ", ","] = Field(" ", description="What stands between two permissions.")
     pkce: bool = Field(description="True where PKCE (S256) is understood.")
+    client_by: Literal["form", "basic"] = Field(
+        "form", description="Where our app names itself: in the form, or by HTTP Basic."
+    )
     parameters: dict[str, str] = Field(
         default_factory=dict, description="What else the platform's page has to be told."
     )

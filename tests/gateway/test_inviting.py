@@ -39,10 +39,11 @@ PLATFORMS = load_platforms(PROJECT / "policies")
 APPS = {
     "youtube": {"client_id": "sandbox-client", "client_secret": "sandbox-secret"},
     "instagram": {"client_id": "990602627938098", "client_secret": "sandbox-app-secret"},
+    "x": {"client_id": "sandbox-client", "client_secret": "sandbox-secret"},
     "mastodon": None,
 }
 #: Where people go in, the sandbox's accounts they choose from, and the software's own path.
-WAYS = ["mastodon", "gotosocial", "pixelfed", "youtube", "instagram"]
+WAYS = ["mastodon", "gotosocial", "pixelfed", "youtube", "instagram", "x"]
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +155,9 @@ async def test_the_whole_way(person: Person, way: str) -> None:
     assert (row.status, row.handle) == ("active", "@studio" if way == "youtube" else "studio")
     account = await person.store.account(row.id)
     assert account.secrets["access_token"]
-    if way == "youtube":
+    if way in ("youtube", "x"):
         assert account.secrets["refresh_token"]
+        assert row.expires_at is not None
     if way == "instagram":
         assert row.expires_at is not None
         left = row.expires_at - datetime.now(UTC)
@@ -307,7 +309,7 @@ async def another_account(sandbox: str, platform: str, name: str) -> None:
         (await http.post(f"{sandbox}/control/accounts", json=said)).raise_for_status()
 
 
-@pytest.mark.parametrize("way", ["mastodon", "youtube", "instagram"])
+@pytest.mark.parametrize("way", ["mastodon", "youtube", "instagram", "x"])
 async def test_a_connection_stays_that_of_its_account(person: Person, way: str) -> None:
     await another_account(person.sandbox, way, "stranger")
     await person.connects(way)
