@@ -23,8 +23,8 @@ from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.tables import SubjectRequest
 from deployments import runs
-from tasks import requests
-from tasks.requests import Asked
+from tasks import doors, requests
+from tasks.doors import Asked
 
 #: What an operator does to one request.
 Work = Callable[[Settings, Store, str], Awaitable[SubjectRequest]]
@@ -98,7 +98,7 @@ async def _asked(given: Settings, asked: Asked, by: str) -> SubjectRequest:
             known = [one.id for one in await store.workspaces()]
             if asked.workspace_id not in known:
                 raise InvalidInput(f"no workspace {asked.workspace_id}; see: clickpost workspaces")
-        return (await requests.receive(given, store, asked, by))[0]
+        return (await doors.receive(given, store, asked, by))[0]
 
 
 @guarded
@@ -287,10 +287,10 @@ def _started(given: Settings, row: SubjectRequest) -> None:
     try:
         runs.start(
             given,
-            requests.FLOW,
-            requests.parameters_of(row.id),
-            key=requests.key_of(row, datetime.now(UTC)),
-            name=f"{requests.FLOW} {row.id}",
+            doors.FLOW,
+            doors.parameters_of(row.id),
+            key=doors.key_of(row, datetime.now(UTC)),
+            name=f"{doors.FLOW} {row.id}",
         )
     except Unavailable:
         return
@@ -301,7 +301,7 @@ def _show_one(given: Settings, row: SubjectRequest, as_json: bool) -> None:
     near = requests.urgency(requesting.load(given.policies), row, moment)
     said: dict[str, object] = requests.line_of(row, near, moment) | {
         "code": row.code,
-        "status page": requests.status_url(given, row.code),
+        "status page": doors.status_url(given, row.code),
         "about": row.about,
         "member": row.member_id or "",
         "verified by": row.verified_by or "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from clickpost.requests import Kind
+from clickpost.requests import Kind, State
 
 _ASKS = {
     Kind.ACCESS: "to know what we hold about you",
@@ -153,3 +153,31 @@ def _day(moment: datetime) -> str:
 
 def _time(moment: datetime) -> str:
     return f"{_day(moment)}, {moment:%H:%M} UTC"
+
+
+def asks(kind: Kind) -> str:
+    """Say what a kind asks, after `you asked us`."""
+    return _ASKS[kind]
+
+
+def stands(state: State, outcome: str | None) -> str:
+    """Say how far a request has come, for whom it is about."""
+    match state:
+        case State.RECEIVED:
+            return "We wait for your confirmation"
+        case State.VERIFIED:
+            return "Your request is confirmed, and we are working on it"
+        case State.PLANNED | State.APPROVED:
+            return "We know where your data is, and are working on it"
+        case State.EXECUTED | State.READ_BACK:
+            return "It is done, and we are looking whether anything is left"
+        case State.CERTIFIED:
+            return "It is done, and our answer is on its way"
+        case State.ANSWERED if outcome == "nothing_held":
+            return "Your request is answered: we hold nothing about you"
+        case State.ANSWERED:
+            return "Your request is answered: it is done"
+        case State.REFUSED:
+            return "We could not do what you asked"
+        case State.WITHDRAWN:
+            return "Your request was taken back"

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 
-import aiosmtplib
 import apprise
 import httpx
 
@@ -21,9 +20,7 @@ from clickpost.reach import host_of
 from clickpost.settings import Settings
 from clickpost.telling import Said, digest, key_of, payload, signed
 from connectors._api import retry_after
-
-#: Seconds for which a mail server, a receiver or a chat service may keep us.
-PATIENCE = 30.0
+from connectors._letters import PATIENCE, hand_over
 
 # It logs addresses, which hold tokens; what matters of it is in the telling's reason.
 logging.getLogger("apprise").setLevel(logging.CRITICAL)
@@ -85,33 +82,6 @@ async def send_email(
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(text)
     await hand_over(message, settings)
-
-
-async def hand_over(message: EmailMessage, settings: Settings) -> None:
-    """Give a message to the mail server; raise Transient where that did not take it."""
-    private = settings.smtp_security != "none"
-    password = settings.smtp_password.get_secret_value() if settings.smtp_password else None
-    try:
-        await aiosmtplib.send(
-            message,
-            hostname=settings.smtp_host,
-            port=settings.smtp_port,
-            username=settings.smtp_user if private else None,
-            password=password if private else None,
-            use_tls=settings.smtp_security == "tls",
-            start_tls=settings.smtp_security == "starttls",
-            timeout=PATIENCE,
-        )
-    except (aiosmtplib.SMTPException, OSError) as error:
-        raise Transient(f"the mail server did not take it ({_smtp_code(error)})") from None
-
-
-def _smtp_code(error: Exception) -> str:
-    """Return the server's code, else the error's name: its words hold addresses."""
-    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
-        return ", ".join(str(one.code) for one in error.recipients)
-    code = getattr(error, "code", None)
-    return str(code) if isinstance(code, int) else type(error).__name__
 
 
 async def send_webhook(

@@ -41,6 +41,7 @@ from deployments.health import Part
 from deployments.hooks import Hooks
 from deployments.inviting import Invitations
 from deployments.metrics import Counters, Metrics
+from deployments.requesting import Requests
 from deployments.revoking import Revocations
 
 #: Seconds for which an answer about the house's health holds, however many ask.
@@ -80,6 +81,7 @@ class Desk:
             try:
                 async with client() as http:
                     self.revocations = Revocations(self.settings, self.store)
+                    self.requests = Requests(self.settings, self.store, prefect)
                     self.invitations = Invitations(self.settings, self.store, http, self.counters)
                     yield
             finally:
@@ -97,6 +99,12 @@ class Desk:
             # The platform's answer has a patience of its own, and a page that says so.
             self._route("/connect/{platform}/callback", self.come_back, "GET", None),
             self._route("/callbacks/{platform}/deauthorize", self.deauthorize, "POST"),
+            self._route("/callbacks/{platform}/data-deletion", self.data_deletion, "POST"),
+            self._route("/requests/confirm/{link}", self.ask),
+            self._route("/requests/confirm/{link}", self.confirm, "POST"),
+            self._route("/requests/{code}/certificate", self.certificate),
+            self._route("/requests/{code}", self.request),
+            self._route("/requests/{code}", self.bring, "POST"),
             self._route("/livez", self.livez),
             self._route("/healthz", self.healthz),
             self._route("/metrics", self.tell_metrics),
@@ -155,6 +163,30 @@ class Desk:
     async def deauthorize(self, request: Request) -> Response:
         """End what its owner took back at the platform."""
         return await self.revocations.take(request)
+
+    async def data_deletion(self, request: Request) -> Response:
+        """Take a request to erase from a platform, for its user."""
+        return await self.requests.delete(request)
+
+    async def ask(self, request: Request) -> Response:
+        """Show what a person is to confirm."""
+        return await self.requests.ask(request)
+
+    async def confirm(self, request: Request) -> Response:
+        """Take a person's confirmation."""
+        return await self.requests.confirm(request)
+
+    async def certificate(self, request: Request) -> Response:
+        """Give what was done, signed."""
+        return await self.requests.certificate(request)
+
+    async def request(self, request: Request) -> Response:
+        """Show how far a person's request has come."""
+        return await self.requests.show(request)
+
+    async def bring(self, request: Request) -> Response:
+        """Take a person's request from a client."""
+        return await self.requests.bring(request)
 
     async def livez(self, request: Request) -> Response:
         """Answer 200 while the gateway and its database work: what a restart might mend."""

@@ -30,13 +30,8 @@ class Revocations:
         comes again changes nothing; 503 asks the platform to come again.
         """
         platform = request.path_params["platform"]
-        given = (await request.form()).get("signed_request")
         try:
-            said = signed_request.read(
-                given if isinstance(given, str) else "",
-                await self._secrets(platform),
-                datetime.now(UTC),
-            )
+            said = await heard(self._settings, self._store, request)
             if said is None:
                 return PlainTextResponse("Not found.\n", 404)
             await self._end(platform, said)
@@ -46,15 +41,21 @@ class Revocations:
             return PlainTextResponse("Come again.\n", 503, {"Retry-After": "10"})
         return JSONResponse({})
 
-    async def _secrets(self, platform: str) -> list[str]:
-        policy = load_platforms(self._settings.policies).get(platform)
-        if policy is None or policy.oauth is None or not policy.oauth.callbacks:
-            return []
-        return await self._store.app_secrets(platform)
-
     async def _end(self, platform: str, said: signed_request.SignedRequest) -> None:
         title = load_platforms(self._settings.policies)[platform].title
         reason = f"its owner removed ClickPost at {title}; connect it again, if that was a mistake"
         for row in await self._store.granted_by(platform, said.user_id, said.issued_at):
             await self._store.set_connection_status(row.id, "revoked", reason)
             log.info("revoked by its owner", connection_id=row.id)
+
+
+async def heard(
+    settings: Settings, store: Store, request: Request
+) -> signed_request.SignedRequest | None:
+    """Return what a platform's callback says, where a secret of our app there signed it."""
+    platform = request.path_params["platform"]
+    policy = load_platforms(settings.policies).get(platform)
+    signs = policy is not None and policy.oauth is not None and policy.oauth.callbacks
+    secrets = await store.app_secrets(platform) if signs else []
+    given = (await request.form()).get("signed_request")
+    return signed_request.read(given if isinstance(given, str) else "", secrets, datetime.now(UTC))

@@ -22,7 +22,7 @@ from clickpost.logs import logger
 from clickpost.store.notices import Due
 from clickpost.store.tables import Channel
 from clickpost.telling import Said
-from connectors import _channels
+from connectors import _channels, _letters
 from connectors._outward import outward
 from tasks import _wiring
 from tasks._wiring import House
@@ -30,7 +30,7 @@ from tasks._wiring import House
 log = logger("telling")
 
 #: Longer than a try may take; then whoever had it is taken for dead.
-LEASE = timedelta(seconds=_channels.PATIENCE * 3)
+LEASE = timedelta(seconds=_letters.PATIENCE * 3)
 #: One run works the outbox for at most so many seconds; the next one goes on.
 ENOUGH = 45.0
 _EVENTS = 200

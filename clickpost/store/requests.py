@@ -291,11 +291,14 @@ class Requests(Subjects):
         # The erasure of a person finds all their memberships by the address's digest.
         return members[0] if members else None
 
-    async def workspaces_of(self, connection_ids: Sequence[str]) -> list[str]:
-        """Return whose accounts these are."""
-        query = select(Connection.workspace_id).where(col(Connection.id).in_(connection_ids))
+    async def accounts_of(self, platform: str, user_id: str) -> list[str]:
+        """Return the ids of connections that a platform's user granted, revoked ones too."""
+        query = select(Connection.id).where(
+            Connection.platform == platform,
+            (col(Connection.app_user_id) == user_id) | (col(Connection.remote_id) == user_id),
+        )
         async with self.session() as session:
-            return sorted(set((await session.scalars(query)).all()))
+            return sorted((await session.scalars(query)).all())
 
     async def request_planned(self, request_id: str, actor: str = "engine") -> SubjectRequest:
         """Say that it is known where the person's data is, and what becomes of it."""

@@ -24,9 +24,9 @@ from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.tables import SubjectRequest
 from connectors._api import client
-from tasks import _wiring, requests
+from tasks import _wiring, doors, requests
 from tasks._wiring import House
-from tasks.requests import Asked
+from tasks.doors import Asked
 from tests.flows.conftest import free_ports
 from tests.store.test_requests import ADDRESS, everything, member
 
@@ -93,7 +93,7 @@ async def house(
 
 async def asked(house: House, kind: Kind = Kind.ERASURE, **more: object) -> SubjectRequest:
     given = {"door": Door.API, "address": ADDRESS, "jurisdiction": "gdpr"} | more
-    return (await requests.receive(house.settings, house.store, Asked(kind, **given)))[0]  # type: ignore[arg-type]
+    return (await doors.receive(house.settings, house.store, Asked(kind, **given)))[0]  # type: ignore[arg-type]
 
 
 async def aged(store: Store, request_id: str, **columns: str) -> None:
