@@ -844,7 +844,6 @@ class Invitation(SQLModel, table=True):
     finished_at: datetime | None = _moment()
 
 
-
 class Person(SQLModel, table=True):
     """Somebody who acts in this house; the ledger knows them by the id, which says nothing."""
 
