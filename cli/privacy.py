@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli import _house, proof, requests, sweeping
+from cli import _house, erasing, proof, requests, sweeping
 from cli._actor import As, actor
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
 from clickpost import datamap, logs, mapdrawing, retention
@@ -27,6 +27,10 @@ from tasks import purging
 from tasks.purging import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="What is kept, why, until when; purges and holds.")
+app.command("plan")(erasing.plan)
+app.command("approve")(erasing.approve)
+app.command("erase")(erasing.erase)
+app.command("erasures")(erasing.erasures)
 app.command("verify")(proof.verify)
 app.command("certificate")(proof.certificate)
 app.command("public-key")(proof.public_key)

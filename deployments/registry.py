@@ -14,6 +14,7 @@ from flows.approve import approve
 from flows.asking import ask_operator
 from flows.compliance_sweep import compliance_sweep
 from flows.drift import check_drift
+from flows.erase_subject import anonymize_subject, erase_subject, resume_erasures
 from flows.pausing import pause_platform, resume_platform
 from flows.plan import plan_ahead
 from flows.publish import prepare, publish, takedown
@@ -141,6 +142,25 @@ DEPLOYMENTS = (
         "**Look whether live posts are still there**, an hour, a day, a week and a month after."
         " What vanished outside is `gone`, what was changed gets a note.",
         tags=("sweep",),
+    ),
+    Spec(
+        erase_subject,
+        "flows.erase_subject.erase_subject",
+        "**Erase what is held about a person or an account**, and prove it with a certificate."
+        " `clickpost privacy plan` shows first what would go; what is held goes when that ends.",
+        tags=("privacy",),
+    ),
+    Spec(
+        anonymize_subject,
+        "flows.erase_subject.anonymize_subject",
+        "**Anonymize what is held about a person or an account**: rows stay, and lead to nobody.",
+        tags=("privacy",),
+    ),
+    Spec(
+        resume_erasures,
+        "flows.erase_subject.resume_erasures",
+        "**Carry on parked erasures**: a hold ended, a platform may be asked again, a run was cut.",
+        tags=("privacy",),
     ),
     Spec(
         purge_retention,

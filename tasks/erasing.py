@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from clickpost.certificate import Outcome
-from clickpost.errors import GuardTripped
+from clickpost.datamap import Schema
+from clickpost.erasure import Action, State
+from clickpost.errors import ClickPostError, Conflict, GuardTripped, InvalidInput, Unavailable
 from clickpost.logs import logger
+from clickpost.people import ENGINE
+from clickpost.policy import keeping
+from clickpost.policy.erasing import Erasure as ErasurePolicy
+from clickpost.policy.load import BrokenPolicies, policy_hash
+from clickpost.requests import State as RequestState
+from clickpost.settings import Settings
+from clickpost.store import Store
 from clickpost.store.erasing import Erasing
 from clickpost.store.erasures import Erasures, Found
-from clickpost.store.purging import BATCH
+from clickpost.store.purging import BATCH, Purging
 from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
+from tasks import _wiring
+from tasks._wiring import House
 
 log = logger("erasing")
 
@@ -23,18 +37,166 @@ ROUNDS = 3
 Progress = Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What one run came to: `certificate` its id, where there is one."""
+
+    erasure_id: str
+    state: str
+    said: str
+    certificate: str | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Say whether nobody has to act."""
+        return self.state in ("complete", "parked", "waiting", "planned")
+
+
+def load(settings: Settings, schema: Schema, policy: str, action: Action) -> Erasing:
+    """Return an erasure policy over the tables; raise BrokenPolicies, or InvalidInput for none."""
+    found = keeping.load(settings.policies)
+    if wrong := keeping.disagreements(found, schema):
+        raise BrokenPolicies(tuple(wrong))
+    if policy not in found.erasure:
+        known = ", ".join(sorted(found.erasure))
+        raise InvalidInput(f"unknown erasure policy {policy!r} (known: {known})")
+    return Erasing(found.erasure[policy], action, found.tables.tables, found.retention, schema)
+
+
+async def plan(
+    settings: Settings, store: Store, wanted: Wanted, actor: str = ENGINE
+) -> tuple[Erasure, str | None]:
+    """Write what an erasure would do, and touch nothing; return it, and why it needs approval."""
+    erasures = Erasures(store.engine, store.vault)
+    erasing = await _loaded(settings, store, wanted.policy, wanted.action)
+    row = await erasures.plan(
+        erasing,
+        wanted.subject,
+        policy_hash(erasing.policy),
+        request=wanted.request,
+        takedown=wanted.takedown,
+        digest=wanted.digest,
+        actor=actor,
+    )
+    return row, why_approve(erasing.policy, row)
+
+
+async def _loaded(settings: Settings, store: Store, policy: str, action: str) -> Erasing:
+    schema = await Purging(store.engine, store.vault).schema()
+    return load(settings, schema, policy, "erasure" if action == "erasure" else "anonymization")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody wants erased: `policy` says of which table `subject` is the id."""
+
+    policy: str
+    subject: str
+    action: Action = "erasure"
+    request: str | None = None
+    takedown: bool = False
+    digest: str | None = None
+    """Of the address of somebody of whom no row is known; then `subject` is the request's id."""
+
+
+def why_approve(policy: ErasurePolicy, row: Erasure) -> str | None:
+    """Say why somebody has to look at a plan before it is carried out, None where nobody has to."""
+    if row.state != "planned":
+        return None
+    if policy.approval:
+        return f"policies/erasure/{policy.name}.yaml asks for approval"
+    touched = sum(one["count"] for one in row.plan if one["then"] != "held")
+    if touched > policy.approve_above:
+        return f"it touches {touched} rows, and above {policy.approve_above} somebody has to look"
+    return None
+
+
+async def of_request(house: House, request_id: str) -> tuple[Erasure, str | None]:
+    """Plan what a verified request asks for; return it, and why it needs approval.
+
+    Raises InvalidInput for a request that names neither a person nor an account of ours.
+    """
+    asked = await house.store.request(request_id)
+    if asked.about == "account":
+        wanted = Wanted("account", asked.workspace_id or "", takedown=asked.takedown)
+    else:
+        subject, digest = asked.member_id or asked.id, asked.address_digest
+        if asked.member_id is None and digest is None:
+            raise InvalidInput(f"{request_id} names no member and no address: do it by hand")
+        wanted = Wanted("person", subject, digest=digest)
+    row, why = await plan(house.settings, house.store, replace(wanted, request=request_id))
+    if asked.state == RequestState.VERIFIED:
+        await house.store.request_planned(request_id)
+    if row.state == "planned" and why is None:
+        await Erasures(house.store.engine, house.vault).approve(row.id, ENGINE)
+    return row, why
+
+
+async def answer(house: House, row: Erasure, done: Ended) -> None:
+    """Say in the request, where there is one, that it is carried out, read back and certified."""
+    if row.request is None or not row.request.startswith("req_") or done.certificate is None:
+        return
+    asked = await house.store.request(row.request)
+    if asked.state not in (RequestState.PLANNED, RequestState.APPROVED, RequestState.EXECUTED):
+        return
+    if asked.state != RequestState.EXECUTED:
+        await house.store.request_executed(row.request)
+    await house.store.request_read_back(row.request)
+    await house.store.request_certified(row.request, done.certificate)
+
+
+async def carry_out(house: House, erasure_id: str, progress: Progress = lambda _: None) -> Ended:
+    """Do what is left of an approved erasure, or say what it waits for.
+
+    Platforms come first, for the rows say what is where; then the database, in batches; then
+    files; then the look, and the certificate. A run that was killed is resumed by the next.
+    Raises Conflict where another run works on it.
+    """
+    erasures = Erasures(house.store.engine, house.vault)
+    async with erasures.erasure_lock(erasure_id):
+        row = await erasures.begin(erasure_id)
+        erasing = await _loaded(house.settings, house.store, row.policy, row.action)
+        beside: list[Outcome] = []
+        remains: list[str] = []
+        if erasing.policy.of == "workspace" and row.action == "erasure":
+            from tasks.leaving import leave  # Loads Prefect, which few commands should.
+
+            left = await leave(house, erasures, row)
+            beside, remains = left.outcomes, left.remains
+            if left.open is not None:
+                state: State = "waiting" if left.again_at else "blocked"
+                await erasures.stop(row, state, left.open, left.again_at)
+                return Ended(row.id, state, left.open)
+        document = await in_database(
+            erasures,
+            row,
+            erasing,
+            Signer.of(house.settings),
+            media=house.settings.media_root,
+            beside=beside,
+            remains=remains,
+            progress=progress,
+        )
+    said = document["statement"]
+    now_is = (await erasures.erasure(row.id)).state
+    done = Ended(row.id, now_is, f"{row.action} {said['result']}", said["certificate"])
+    await answer(house, row, done)
+    return done
+
+
 async def in_database(
     erasures: Erasures,
     row: Erasure,
     erasing: Erasing,
     signer: Signer,
     *,
+    media: Path | None = None,
     beside: Sequence[Outcome] = (),
     remains: Sequence[str] = (),
     size: int = BATCH,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
-    """Do what is left in the database, read back, and return the certificate.
+    """Do what is left in the database and the media store, read back, return the certificate.
 
     `beside` are the outcomes elsewhere. Raises GuardTripped where, after several rounds, something
     is left that no rule holds: somebody goes on writing about the subject.
@@ -44,9 +206,29 @@ async def in_database(
         async for _ in erasures.loosen(row, erasing, size):
             pass
         found = await erasures.read_back(row, erasing)
-    counts = await erasures.counted(row)
-    outcomes = [*outcomes_of(erasing, counts, found), *beside]
-    return await erasures.certify(row, erasing, outcomes, remains, signer)
+    outcomes = outcomes_of(erasing, await erasures.counted(row), found)
+    if media is not None and (count := await remove_files(erasures, row, erasing, media)):
+        outcomes.append(Outcome("media", "Files of the media store.", "erased", count))
+    return await erasures.certify(row, erasing, [*outcomes, *beside], remains, signer)
+
+
+async def remove_files(erasures: Erasures, row: Erasure, erasing: Erasing, media: Path) -> int:
+    """Remove the files whose last row this erasure removed; return how many are gone.
+
+    What another row names by now stays. Raises Unavailable for a file outside the media store.
+    """
+    removed, root = 0, media.resolve()
+    purging = Purging(erasures.engine, erasures.vault)
+    while files := await erasures.files_left(row):
+        for stored_at in files:
+            if not await purging.is_named(stored_at, erasing.tables):
+                path = Path(stored_at).resolve()
+                if not path.is_relative_to(root):
+                    raise Unavailable(f"{row.id}: a file is not in the media store; look at it")
+                removed += path.exists()
+                path.unlink(missing_ok=True)
+            await purging.forget_file(stored_at)
+    return removed
 
 
 async def _done(
@@ -86,3 +268,75 @@ def outcomes_of(
             outcomes.append(Outcome(table, what, "anonymized", count))
         outcomes += held.get(table, ())
     return outcomes
+
+
+async def run(erasure_id: str) -> Ended:
+    """Carry an erasure out, or say why not yet; plan and outcomes become an artifact."""
+    house = await _wiring.house()
+    erasures = Erasures(house.store.engine, house.vault)
+    row = await erasures.erasure(erasure_id)
+    if row.state == "planned":
+        done = Ended(row.id, row.state, "planned: look at it, then `clickpost privacy approve`")
+    elif row.state == "complete":
+        done = Ended(row.id, row.state, "it is complete already")
+    else:
+        done = await carry_out(house, erasure_id)
+    await report(await erasures.erasure(erasure_id))
+    return done
+
+
+async def run_request(request_id: str) -> Ended:
+    """Plan what a request asks for, and carry it out where nobody has to look at it first."""
+    house = await _wiring.house()
+    row, why = await of_request(house, request_id)
+    if why is not None:
+        await report(row)
+        said = f"{row.id} waits for approval: {why}; `clickpost privacy approve {row.id}`"
+        return Ended(row.id, "planned", said)
+    return await run(row.id)
+
+
+async def resume() -> list[Ended]:
+    """Carry on what was left by its run, or is parked until now; one that fails stops no other."""
+    house = await _wiring.house()
+    due = await Erasures(house.store.engine, house.vault).due(datetime.now(UTC))
+    ended: list[Ended] = []
+    for erasure_id in due:
+        try:
+            ended.append(await carry_out(house, erasure_id))
+        except Conflict:  # Its own run is at work.
+            continue
+        except ClickPostError as error:
+            log.warning("not carried on", erasure_id=erasure_id, error=type(error).__name__)
+            ended.append(Ended(erasure_id, "failed", str(error)))
+    return ended
+
+
+async def report(row: Erasure) -> None:
+    """Write the page that operators see: ids, tables, counts and rules."""
+    from prefect.artifacts import acreate_table_artifact
+
+    await acreate_table_artifact(
+        key=row.id.replace("_", "-"),
+        table=rows_of(row),
+        description=f"{row.action} under the policy {row.policy}: {row.state}."
+        + (f" {row.reason}." if row.reason else ""),
+    )
+
+
+def rows_of(row: Erasure) -> list[dict[str, object]]:
+    """Return the lines of a plan, and of what came of it, for people."""
+    lines = [("plan", one, one["then"]) for one in row.plan]
+    lines += [("outcome", one, one["outcome"]) for one in row.outcomes]
+    return [
+        {
+            "": stage,
+            "where": one["location"],
+            "what": one["what"],
+            "then": then,
+            "count": one["count"],
+            "rule": one["rule"] or "",
+            "until": one["until"] or "",
+        }
+        for stage, one, then in lines
+    ]

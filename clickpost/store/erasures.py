@@ -27,6 +27,8 @@ from tenacity import (
 
 from clickpost import ids
 from clickpost.certificate import Outcome, Statement, stamp
+from clickpost.delivery import STOPPABLE
+from clickpost.delivery import State as DeliveryState
 from clickpost.erasure import OPEN, State, Step
 from clickpost.errors import Conflict, InvalidInput
 from clickpost.people import ENGINE, Right
@@ -37,7 +39,7 @@ from clickpost.store.holds import HOLDS
 from clickpost.store.people import permit
 from clickpost.store.purging import BATCH, SETTINGS, may_be_repeated
 from clickpost.store.signer import Signer
-from clickpost.store.tables import Erasure, ErasureBatch
+from clickpost.store.tables import Connection, Delivery, Erasure, ErasureBatch, Post
 from clickpost.store.treatments import literal, quoted
 
 #: What is held without an end is looked at again so often.
@@ -85,9 +87,12 @@ class Erasures(Certificates):
         *,
         request: str | None = None,
         takedown: bool = False,
+        digest: str | None = None,
         actor: str = ENGINE,
     ) -> Erasure:
         """Write what an erasure would do, and touch nothing; raise InvalidInput for nobody.
+
+        Somebody of whom no row is known may be known by the `digest` of their address.
 
         The same subject, action and request again is the same erasure while it is not complete,
         with a new plan. Raises NotAllowed for who may not erase.
@@ -97,7 +102,7 @@ class Erasures(Certificates):
             await permit(session, self.rules, actor, Right.ERASE)
             row = await self._open_one(session, erasing, subject)
             if row is None:
-                digest = await self._digest(session, erasing, subject)
+                digest = digest or await self._digest(session, erasing, subject)
                 row = Erasure(
                     id=ids.new("erasure"),
                     action=erasing.action,
@@ -422,6 +427,91 @@ class Erasures(Certificates):
         async with self.session() as session:
             found = (await session.execute(sums, {"id": row.id})).all()
         return Counter({one.key: one.rows for one in found})
+
+    async def stop_unsent(self, workspace_id: str) -> int:
+        """Cancel all that a workspace has not sent yet, each with its line; return how many."""
+        query = (
+            select(Delivery)
+            .join(Post, col(Post.id) == col(Delivery.post_id))
+            .where(Post.workspace_id == workspace_id, col(Delivery.state).in_(STOPPABLE))
+            .where(col(Delivery.lease_owner).is_(None))
+            .order_by(col(Delivery.id))
+            .limit(200)
+            .with_for_update(of=Delivery)
+        )
+        stopped = 0
+        while True:
+            async with self.transaction() as session:
+                rows = (await session.scalars(query)).all()
+                before = [(row.id, row.state.value) for row in rows]
+                for row in rows:
+                    row.state, row.reason = DeliveryState.CANCELLED, "its account is erased"
+                    row.who_acts, row.updated_at = None, now()
+                await session.flush()
+                for delivery_id, state in before:
+                    facts = {"from": state, "to": "cancelled", "why": "erasure"}
+                    await append(session, "delivery.moved", delivery_id, facts)
+            stopped += len(before)
+            if not before:
+                return stopped
+
+    async def want_all_down(self, workspace_id: str) -> None:
+        """Keep the wish to take down for all of a workspace that is visible; a second is none."""
+        change = text(
+            """
+            UPDATE delivery d SET takedown_at = now(), updated_at = now() FROM post p
+            WHERE p.id = d.post_id AND p.workspace_id = :workspace AND d.takedown_at IS NULL
+              AND d.who_acts IS DISTINCT FROM :ended
+              AND (d.state IN ('live', 'processing', 'sending', 'unknown')
+                   OR (d.receipts IS NOT NULL AND d.state NOT IN ('removed', 'gone', 'cancelled')))
+            """
+        )
+        ended = "the account's owner"
+        async with self.session() as session:
+            await session.execute(change, {"workspace": workspace_id, "ended": ended})
+
+    async def wanted_down(self, workspace_id: str) -> Sequence[str]:
+        """Return the deliveries that are still to be taken down."""
+        return await self._deliveries(workspace_id, "d.takedown_at IS NOT NULL")
+
+    async def on_the_way(self, workspace_id: str) -> int:
+        """Count what is being sent, worked on by the platform, or of unknown outcome."""
+        busy = "(d.state IN ('sending', 'processing', 'unknown') OR d.lease_owner IS NOT NULL)"
+        return len(await self._deliveries(workspace_id, busy))
+
+    async def _deliveries(self, workspace_id: str, where: str) -> Sequence[str]:
+        query = text(
+            "SELECT d.id FROM delivery d JOIN post p ON p.id = d.post_id"
+            f" WHERE p.workspace_id = :workspace AND {where} ORDER BY d.id"
+        )
+        async with self.session() as session:
+            found = await session.execute(query, {"workspace": workspace_id})
+            return found.scalars().all()
+
+    async def visible(self, workspace_id: str) -> Counter[str]:
+        """Count what is live, by platform."""
+        return await self._by_platform(workspace_id, "live")
+
+    async def taken_down(self, workspace_id: str) -> int:
+        """Count what we took down."""
+        return sum((await self._by_platform(workspace_id, "removed")).values())
+
+    async def _by_platform(self, workspace_id: str, state: str) -> Counter[str]:
+        query = text(
+            "SELECT c.platform, count(*) AS rows FROM delivery d JOIN post p ON p.id = d.post_id"
+            " JOIN connection c ON c.id = d.connection_id"
+            " WHERE p.workspace_id = :workspace AND d.state = :state GROUP BY 1"
+        )
+        async with self.session() as session:
+            given = {"workspace": workspace_id, "state": state}
+            found = (await session.execute(query, given)).all()
+        return Counter({one.platform: one.rows for one in found})
+
+    async def connections_of(self, workspace_id: str) -> Sequence[Connection]:
+        """Return a workspace's connected accounts."""
+        query = select(Connection).where(Connection.workspace_id == workspace_id)
+        async with self.session() as session:
+            return (await session.scalars(query.order_by(Connection.id))).all()
 
     async def files_left(self, row: Erasure, number: int = 500) -> Sequence[str]:
         """Return files whose last row this erasure removed, and that are still there."""
