@@ -6,6 +6,7 @@ import base64
 import os
 import secrets as chance
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +40,9 @@ def add(
         None, "--apprise-env", help="Variable that holds an apprise URL: Slack, Matrix, …"
     ),
     event: list[str] = typer.Option([], "--event", help="Only these events; else all."),
+    member: str = typer.Option(
+        None, "--member", metavar="ID", help="Whose it is; an e-mail address tells that by itself."
+    ),
     as_json: bool = AsJson,
 ) -> None:
     """Add a channel: e-mail, webhook or chat. Its address and key are sealed.
@@ -62,7 +66,7 @@ def add(
     else:
         url = _variable("--apprise-env", apprise_env)
         new = NewChannel(name, "chat", _channels.checked_chat(url), tuple(event))
-    row = _house.run(_added(given, new))
+    row = _house.run(_added(given, new, email, member))
     made = new.secrets.get("secret") if not secret_env else None
     if as_json:
         show_json(_shown(row) | ({"secret": made} if made else {}))
@@ -82,9 +86,17 @@ def _made_key() -> str:
     return "whsec_" + base64.b64encode(chance.token_bytes(32)).decode()
 
 
-async def _added(given: Settings, new: NewChannel) -> Channel:
+async def _added(
+    given: Settings, new: NewChannel, email: str | None, member: str | None
+) -> Channel:
     async with _house.opened(given) as store:
-        return await store.add_channel(await store.workspace_id(), new)
+        workspace = await store.workspace_id()
+        if member is not None:
+            await store.member(member)
+        elif email is not None:
+            known = [one for one in await store.members_at(email) if one.left_at is None]
+            member = next((one.id for one in known if one.workspace_id == workspace), None)
+        return await store.add_channel(workspace, replace(new, member_id=member))
 
 
 @app.command("list")
@@ -160,4 +172,10 @@ async def _sent(given: Settings, row: Channel, secrets: Mapping[str, str], said:
 
 
 def _shown(row: Channel) -> dict[str, Any]:
-    return {"id": row.id, "name": row.name, "kind": row.kind, "events": row.events}
+    return {
+        "id": row.id,
+        "name": row.name,
+        "kind": row.kind,
+        "events": row.events,
+        "member": row.member_id,
+    }

@@ -9,11 +9,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli import _house
+from cli import _house, members
 from cli._actor import As, actor
 from cli._output import AsJson, err, guarded, out, show_json
 from cli._publishing import scheduled
-from clickpost.errors import InvalidInput, Unavailable
+from cli._workspace import Which, chosen
+from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.subscriptions import Turned
@@ -22,7 +23,7 @@ from clickpost.store.tables import Subscription, Workspace
 app = typer.Typer(help="Customers, and what they pay for.")
 subscription = typer.Typer(no_args_is_help=True, help="What a workspace pays for.")
 app.add_typer(subscription, name="subscription")
-Which = typer.Option(None, "--workspace", metavar="NAME", help="Its name or id; else the only one.")
+members.add_to(app)
 ID = typer.Argument(..., metavar="SUBSCRIPTION", help="The subscription's id.")
 #: So many runs a reactivation starts itself; the sweep takes the rest.
 _MOST_RUNS = 100
@@ -68,18 +69,6 @@ def _line(row: Subscription) -> dict[str, Any]:
         "started_at": row.started_at.isoformat(),
         "ended_at": row.ended_at.isoformat() if row.ended_at else None,
     }
-
-
-async def chosen(store: Store, name: str | None) -> Workspace:
-    """Return the workspace of that name or id; None is the only one. InvalidInput for no such."""
-    rows = await store.workspaces()
-    found = [row for row in rows if name in (None, row.id, row.name)]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(row.name for row in rows)
-    if name is None:
-        raise InvalidInput(f"--workspace: say which one of {known}")
-    raise InvalidInput(f"--workspace: there is no {name} (known: {known})")
 
 
 @app.command()

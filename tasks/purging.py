@@ -204,6 +204,7 @@ async def run(policy: str | None, *, dry: bool) -> tuple[list[Outcome], list[int
     from prefect.artifacts import aupdate_progress_artifact as update_progress
 
     house = await _wiring.house()
+    await house.store.fill_digests()
     retained = await opened(house.store, house.settings)
     if policy is not None and policy not in retained.keeping.retention:
         raise InvalidInput(f"there is no retention policy {policy}")

@@ -14,6 +14,7 @@ from clickpost.store.hooks import Hooks
 from clickpost.store.invitations import Invitations, NewInvitation
 from clickpost.store.ledger import Broken, Ledger
 from clickpost.store.measuring import Measuring
+from clickpost.store.members import Members
 from clickpost.store.notices import NewChannel, Notices
 from clickpost.store.pausing import Pausing
 from clickpost.store.people import Named, People
@@ -60,6 +61,7 @@ class Store(
     People,
     Hooks,
     Requests,
+    Members,
     Invitations,
     Drifting,
     Pausing,

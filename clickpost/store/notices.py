@@ -15,6 +15,7 @@ from sqlmodel import col, select
 from clickpost import ids
 from clickpost.errors import InvalidInput
 from clickpost.store._base import Base, append, now
+from clickpost.store.members import wants
 from clickpost.store.tables import Channel, Connection, Delivery, Notice, Post, Telling, Workspace
 from clickpost.store.vault import Sealed
 from clickpost.telling import GIVE_UP_AFTER, UNTOLD, Event, Happening, Said, event_of
@@ -31,6 +32,8 @@ class NewChannel:
     kind: str
     secrets: Mapping[str, str] = field(repr=False)
     events: tuple[str, ...] = ()
+    member_id: str | None = None
+    """Whose it is; None for one of nobody in particular."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,15 @@ async def write(session: Any, workspace_id: str, what: Happening) -> str | None:
     )
     if made is None or what.event in UNTOLD:
         return made
-    wants = or_(
+    wanted = or_(
         Channel.events == literal([], JSONB),  # type: ignore[arg-type]
         col(Channel.events).op("@>")(literal([what.event.value], JSONB)),
     )
     query = select(Channel.id).where(
-        Channel.workspace_id == workspace_id, Channel.status == "active", wants
+        Channel.workspace_id == workspace_id,
+        Channel.status == "active",
+        wanted,
+        wants(what.event.value),
     )
     for channel_id in (await session.scalars(query)).all():
         session.add(Telling(id=ids.new("tell"), notice_id=made, channel_id=channel_id))
@@ -162,6 +168,7 @@ class Notices(Base):
                 workspace_id=workspace_id,
                 name=new.name,
                 kind=new.kind,
+                member_id=new.member_id,
                 events=sorted(new.events),
                 secrets=sealed.secrets,
                 data_key=sealed.data_key,
@@ -249,7 +256,20 @@ class Notices(Base):
             .returning(col(Telling.id))
             .execution_options(synchronize_session=False)
         )
+        unwanted = (
+            update(Telling)
+            .where(
+                col(Telling.channel_id) == channel_id,
+                col(Notice.id) == col(Telling.notice_id),
+                col(Channel.id) == col(Telling.channel_id),
+                _is_due(moment),
+                ~wants(col(Notice.event)),
+            )
+            .values(state="unwanted", not_before=None)
+            .execution_options(synchronize_session=False)
+        )
         async with self.transaction() as session:
+            await session.execute(unwanted)  # They may have said so since it was written.
             taken = (await session.scalars(claim)).all()
             query = (
                 select(col(Telling.id), col(Telling.tries), Notice)

@@ -353,6 +353,8 @@ class Channel(SQLModel, table=True):
     workspace_id: str = _to("workspace")
     name: str
     kind: str
+    member_id: str | None = _perhaps("member")
+    """Whom it tells, where that is one person: their preferences count."""
     events: list[str] = _json(null=False)
     status: str = "active"
     secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
