@@ -72,6 +72,20 @@ def purge(
 
 @app.command()
 @guarded
+def triggers(
+    calls: int = typer.Option(10_000, min=100, help="How many webhooks flood the gateway."),
+    as_json: bool = AsJson,
+) -> None:
+    """Seconds from each kind of cause to the first task, and a flood of webhooks.
+
+    Ends with 1 where an accepted webhook got lost.
+    """
+    code = importlib.import_module("benchmarks.triggers").main(as_json=as_json, calls=calls)
+    raise typer.Exit(code)
+
+
+@app.command()
+@guarded
 def stack(as_json: bool = AsJson) -> None:
     """Seconds to up, and idle memory."""
     _run("stack", as_json=as_json)

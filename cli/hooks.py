@@ -1,4 +1,4 @@
-"""`clickpost hooks add | list | remove`: the webhooks that come in through the gateway."""
+"""`clickpost hooks add | list | remove | trace`: the webhooks that come in through the gateway."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from cli._output import AsJson, guarded, out, show_json
 from clickpost.hooks import event_of, new_secret
 from clickpost.settings import Settings
 from clickpost.store.hooks import name_of
-from clickpost.store.tables import Channel
+from clickpost.store.tables import Channel, Firing
+from deployments import runs
 
 app = typer.Typer(no_args_is_help=True, help="Let others start something, by signed webhooks.")
 
@@ -79,6 +80,37 @@ def remove(name: str = typer.Argument(), as_json: bool = AsJson) -> None:
 async def _removed(given: Settings, name: str) -> None:
     async with _house.opened(given) as store:
         await store.remove_hook(name)
+
+
+@app.command()
+@guarded
+def trace(
+    call: str = typer.Argument(help="The id that the sender got as our answer."),
+    as_json: bool = AsJson,
+) -> None:
+    """Say what came of an accepted call: which trigger started which run, or why it did not."""
+    given = _house.settings()
+    found = _house.run(_traced(given, call))
+    rows = [
+        {"trigger": one.trigger, "verdict": one.verdict, "reason": one.reason, "run_id": one.run_id}
+        for one in found
+    ]
+    if as_json:
+        show_json({"call": call, "firings": rows})
+        return
+    if not rows:
+        out.print("no trigger has decided about it: none waits for this hook, or it is on its way")
+    for one in found:
+        came = runs.run_url(given, one.run_id) if one.run_id else one.reason or ""
+        out.print(
+            f"[bold]{one.trigger}[/]: {one.verdict.replace('_', ' ')}  {came}", soft_wrap=True
+        )
+
+
+async def _traced(given: Settings, call: str) -> list[Firing]:
+    async with _house.opened(given) as store:
+        await store.hook_body(call)  # Raises where there is no such call.
+        return await store.firings(call)
 
 
 def _url(given: Settings, row: Channel) -> str:

@@ -207,7 +207,7 @@ def _owner(said: Said) -> bool:
 
 def payload(said: Said, ui: str) -> bytes:
     """Return the JSON body of a webhook: type, timestamp, data (Standard Webhooks)."""
-    facts = dict(said.facts)
+    facts = {name: one for name, one in said.facts.items() if name != "by_run"}
     run_id = facts.get("run_id")
     data = facts | {
         "subject": said.subject,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,9 @@ SOURCES: Mapping[str, str] = {
 #: The tag of a run whose posts wait for an approval.
 APPROVAL = "approval:required"
 _RESOURCE = re.compile(r"(?:clickpost\.(post|delivery|connection)|prefect\.(flow-run))\.([\w-]+)")
+_CALLS, _RUN = "clickpost.calls.", "prefect.flow-run."
+#: So many triggers may follow from one another.
+LONGEST_CHAIN = 8
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,18 @@ class QuietHours:
     end: time
     zone: ZoneInfo
     waits: bool
+
+
+class Verdict(StrEnum):
+    """What one cause came to at one trigger."""
+
+    FIRED = "fired"
+    LEFT_OUT = "left_out"
+    """`at_most` runs were there within the hour."""
+    QUIET = "quiet"
+    LOOP = "loop"
+    LACKING = "lacking"
+    """It names no id that the run needs."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,7 @@ class Skip:
     """The run does not start, for this reason."""
 
     reason: str
+    verdict: Verdict
 
 
 def judge(
@@ -53,9 +70,10 @@ def judge(
     """Say when the next run starts; `runs` are the moments of those that started, or will."""
     at = now if quiet is None else after(quiet, now)
     if quiet is not None and at != now and not quiet.waits:
-        return Skip(f"quiet hours until {at.astimezone(quiet.zone):%H:%M} {quiet.zone.key}")
+        until = f"{at.astimezone(quiet.zone):%H:%M} {quiet.zone.key}"
+        return Skip(f"quiet hours until {until}", Verdict.QUIET)
     if at_most is not None and not fits(at_most, runs, at):
-        return Skip(f"{at_most} within the hour already")
+        return Skip(f"{at_most} within the hour already", Verdict.LEFT_OUT)
     return Start(at)
 
 
@@ -84,6 +102,31 @@ def fits(at_most: int, runs: Sequence[datetime], at: datetime) -> bool:
         for first in near
         if first <= at < first + HOUR
     )
+
+
+def circle(trigger: str, chain: Sequence[str]) -> Skip | None:
+    """Say why `trigger` must not follow from `chain`, the triggers that led here, first one first.
+
+    A trigger that is its own cause would go on for ever.
+    """
+    way = " → ".join((*chain, trigger))
+    if trigger in chain:
+        return Skip(f"it would start itself, again and again: {way}", Verdict.LOOP)
+    if len(chain) >= LONGEST_CHAIN:
+        said = f"more than {LONGEST_CHAIN} triggers would follow from one another: {way}"
+        return Skip(said, Verdict.LOOP)
+    return None
+
+
+def calls_in(resources: Sequence[str]) -> str | None:
+    """Return the name under which webhooks were told together; None for any other event."""
+    names = (one.removeprefix(_CALLS) for one in resources if one.startswith(_CALLS))
+    return next(names, None)
+
+
+def runs_in(resources: Sequence[str]) -> list[str]:
+    """Return the runs that an event is about, or comes from."""
+    return [one.removeprefix(_RUN) for one in resources if one.startswith(_RUN)]
 
 
 def ids_of(resources: Sequence[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from time import monotonic
@@ -28,7 +28,13 @@ log = logger("hooks")
 #: Seconds for which a hook's secret is remembered; a removed hook takes calls for so long.
 REMEMBERED = 5.0
 _MOST_REMEMBERED = 1000
-_AT_ONCE = 200
+#: Calls, and bytes of their bodies, that go into one statement.
+_TOGETHER, _TOGETHER_BYTES = 200, 4 * 1024 * 1024
+#: Calls that are told to Prefect together: those of a hook are one event.
+_AT_ONCE = 2000
+#: Seconds between two tellings. The first call of a flood is told at once, and the others some
+#: hundreds at a time, for each telling is a run of a trigger's gate, and posts need the worker too.
+_PACE = 0.5
 #: Seconds between tries while Prefect does not take events; the flow `tell` tries as well.
 _LEAST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 
@@ -55,12 +61,61 @@ class Doorkeeper:
         return found[1], found[2]
 
 
+_Waiting = tuple[Channel, Call, asyncio.Future[tuple[str, bool]]]
+
+
+class Inbox:
+    """Writes accepted calls down: those that come while one write is on its way share the next.
+
+    A disk takes some milliseconds to say that something is written, one call or a hundred.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: deque[_Waiting] = deque()
+        self._writing: asyncio.Task[None] | None = None
+
+    async def keep(self, row: Channel, call: Call) -> tuple[str, bool]:
+        """Return a call's id, and whether it is new, once it is durable; raise what a write did."""
+        kept: asyncio.Future[tuple[str, bool]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((row, call, kept))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        return await kept
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                some = self._some()
+                try:
+                    done = await self._store.accept_all([(row, call) for row, call, _ in some])
+                except Exception as error:  # Whoever waits for it decides.
+                    for *_, kept in some:
+                        if not kept.done():
+                            kept.set_exception(error)
+                else:
+                    for (*_, kept), came in zip(some, done, strict=True):
+                        if not kept.done():
+                            kept.set_result(came)
+        finally:
+            self._writing = None
+
+    def _some(self) -> list[_Waiting]:
+        """Take what goes into one statement: not too many, and not too much."""
+        some: list[_Waiting] = []
+        size = 0
+        while self._waiting and len(some) < _TOGETHER and size < _TOGETHER_BYTES:
+            some.append(self._waiting.popleft())
+            size += len(some[-1][1].body)
+        return some
+
+
 class Hooks:
     """The endpoint, and the task that hands accepted calls on."""
 
     def __init__(self, store: Store, prefect: httpx.AsyncClient, counters: Counters) -> None:
         self._store, self._prefect, self._counters = store, prefect, counters
-        self._doorkeeper = Doorkeeper(store)
+        self._doorkeeper, self._inbox = Doorkeeper(store), Inbox(store)
         self._accepted, self._ends = asyncio.Event(), asyncio.Event()
 
     async def take(self, request: Request) -> Response:
@@ -79,7 +134,7 @@ class Hooks:
                 self._counters.hooks.labels("stale").inc()
                 return PlainTextResponse("The timestamp is not of these five minutes.\n", 400)
             request.scope[GENUINE] = True
-            notice_id, is_new = await self._store.accept(row, call)
+            notice_id, is_new = await self._inbox.keep(row, call)
         except Exception as error:
             self._counters.hooks.labels("failed").inc()
             if not is_away(error):
@@ -97,6 +152,7 @@ class Hooks:
             try:
                 while await self._some_handed_on() and not self._ends.is_set():
                     wait = _LEAST_WAIT
+                    await _within(_PACE, self._ends)
             except Exception as error:  # Rows stay as they were: nothing is lost by waiting.
                 log.warning("not handed on", error=type(error).__name__)
                 await _within(wait, self._ends)
@@ -130,15 +186,18 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
 
 
 def event_of(said: Said) -> dict[str, Any]:
-    """Say an accepted call as Prefect's API takes events: the same as `tasks.telling.event_of`.
+    """Say accepted calls as Prefect's API takes events: the same as `tasks.telling.event_of`.
 
-    Prefect itself is left out here: it would take most of the gateway's memory.
+    `said` is the first of those that wait together. Prefect itself is left out here: it would take
+    most of the gateway's memory.
     """
     return {
         "id": str(uuid5(NAMESPACE_URL, f"clickpost:{said.id}")),
         "event": said.event,
         "occurred": said.at.isoformat(),
         "resource": {"prefect.resource.id": f"clickpost.hook.{said.subject}"},
-        "related": [],
+        "related": [
+            {"prefect.resource.id": f"clickpost.calls.{said.id}", "prefect.resource.role": "calls"}
+        ],
         "payload": {"notice_id": said.id, "who_acts": None},
     }

@@ -23,6 +23,7 @@ from prefect.exceptions import PrefectSignal
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
+from clickpost import causes
 from clickpost.settings import Settings
 from deployments._prefect_internals import (
     AsyncClientContext,
@@ -189,7 +190,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
         flow = await self._flow_of(flow_run)
         engine = Engine(flow=flow, parameters=flow_run.parameters, flow_run=flow_run)
         engine.worker = self
-        with anyio.CancelScope() as scope:
+        with causes.by(str(flow_run.id)), anyio.CancelScope() as scope:
             self._scopes[flow_run.id] = scope
             try:
                 # An error of the flow's own, or its pause, is in its state already.

@@ -12,9 +12,9 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
-from clickpost.triggers import QuietHours, Skip
+from clickpost.triggers import QuietHours
 from tasks import triggers
-from tasks.triggers import Asked
+from tasks.triggers import Asked, Came, Cause
 
 
 class Quiet(BaseModel):
@@ -53,15 +53,25 @@ class Happened(BaseModel):
 async def fire(rule: Rule, event: Happened | None = None) -> PrefectState[Any]:
     """Start what a trigger asks for, unless its quiet hours or its `at_most` are against it.
 
-    The same event starts one run, however often it comes. The run carries the trigger's name and
-    the version of its policy as tags.
+    The same event starts one run, however often it comes; webhooks that came in the same moment
+    are one event, and start a run each. The run carries the trigger's name and the version of its
+    policy as tags. A trigger that is its own cause is not started: `guard.tripped` tells people.
     """
-    key = f"{rule.trigger} {event.id if event else flow_run.id}"
-    resources = event.resources.split() if event else []
-    done = await triggers.start(_asked(rule), key, resources)
-    if isinstance(done, Skip):
-        return Completed(name="Skipped", message=f"not started: {done.reason}")
-    return Completed(message=f"started run {done.run_id} for {done.at:%Y-%m-%d %H:%M:%S} UTC")
+    run_id = str(flow_run.id)
+    cause = Cause(run_id, event.id, event.resources.split()) if event else Cause(run_id)
+    came = await triggers.start(_asked(rule), cause)
+    if not came.started:
+        reason = came.skip.reason if came.skip else "it was decided before"
+        return Completed(name="Skipped", message=f"not started: {reason}")
+    return Completed(message=_said(came))
+
+
+def _said(came: Came) -> str:
+    first = came.started[0]
+    said = f"started run {first.run_id} for {first.at:%Y-%m-%d %H:%M:%S} UTC"
+    if len(came.started) > 1:
+        said = f"started {len(came.started)} runs, the first one for {first.at:%H:%M:%S} UTC"
+    return f"{said}; {came.left} not started: {came.skip.reason}" if came.skip else said
 
 
 def _asked(rule: Rule) -> Asked:

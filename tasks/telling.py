@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -33,7 +34,7 @@ log = logger("telling")
 LEASE = timedelta(seconds=_letters.PATIENCE * 3)
 #: One run works the outbox for at most so many seconds; the next one goes on.
 ENOUGH = 45.0
-_EVENTS = 200
+_EVENTS, _CALLS = 200, 2000
 #: What an id's first word says that it is.
 _KINDS = {
     "dlv": "delivery",
@@ -89,15 +90,17 @@ async def _emitted(house: House) -> int:
     """Give Prefect the events it has not heard; an event that it has keeps its id, and is one."""
     count = 0
     try:
-        while notices := await _some_emitted(house):
+        while notices := await _some_emitted(house.store.unemitted(_EVENTS)):
             count += notices
+        while calls := await _some_emitted(house.store.unemitted_calls(_CALLS)):
+            count += calls
     except httpx.HTTPError as error:  # They wait; people are told all the same.
         log.warning("not emitted", error=type(error).__name__)
     return count
 
 
-async def _some_emitted(house: House) -> int:
-    async with house.store.unemitted(_EVENTS) as notices:
+async def _some_emitted(waiting: AbstractAsyncContextManager[list[Said]]) -> int:
+    async with waiting as notices:
         if notices:
             events = [event_of(one).model_dump(mode="json") for one in notices]
             async with get_client() as client:
@@ -116,6 +119,10 @@ def event_of(said: Said) -> Event:
     ]
     if run_id := facts.get("run_id"):
         related.append(_related(f"prefect.flow-run.{run_id}", "flow-run"))
+    if (by := facts.get("by_run")) and by != run_id:
+        related.append(_related(f"prefect.flow-run.{by}", "cause"))
+    if said.event.startswith("hook."):
+        related.append(_related(f"clickpost.calls.{said.id}", "calls"))
     kind = _KINDS.get(said.subject.partition("_")[0], "subject")
     named = {"prefect.resource.id": f"clickpost.{kind}.{said.subject}"}
     if platform:

@@ -7,17 +7,20 @@ A hook is a row of `channel` that tells nobody (`status` inbound); an accepted c
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
+from sqlalchemy import tuple_, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 from sqlmodel import col, delete, select
 
 from clickpost import ids
 from clickpost.errors import InvalidInput
 from clickpost.hooks import NAME, Call, event_of, once_of
 from clickpost.store._base import Base, append, now
-from clickpost.store.notices import said_of
 from clickpost.store.tables import Channel, Notice
 from clickpost.store.vault import Sealed
 from clickpost.telling import Said
@@ -93,9 +96,27 @@ class Hooks(Base):
 
         When this returns it is durable. The body is sealed: `hook_body` opens it.
         """
-        notice_id, once = ids.new("note"), once_of(row.id, call.id)
+        return (await self.accept_all([(row, call)]))[0]
+
+    async def accept_all(self, calls: Sequence[tuple[Channel, Call]]) -> list[tuple[str, bool]]:
+        """Keep genuine calls as `accept` does, all in one statement: a disk is waited for once."""
+        values = [self._values(row, call) for row, call in calls]
+        made = insert(Notice).on_conflict_do_nothing().returning(col(Notice.id))
+        async with self.session() as session:
+            new = set((await session.scalars(made, values)).all())
+            old = [one for one in values if one["id"] not in new]
+            known = await self._accepted_before(session, old) if old else {}
+        return [
+            (one["id"], True)
+            if one["id"] in new
+            else (known[one["workspace_id"], one["once"]], False)
+            for one in values
+        ]
+
+    def _values(self, row: Channel, call: Call) -> dict[str, Any]:
+        notice_id = ids.new("note")
         sealed = self.vault.seal(notice_id, {"body": base64.b64encode(call.body).decode()})
-        values = {
+        return {
             "id": notice_id,
             "workspace_id": row.workspace_id,
             "event": event_of(name_of(row)),
@@ -105,17 +126,20 @@ class Hooks(Base):
                 "data_key": base64.b64encode(sealed.data_key).decode(),
                 "key_id": sealed.key_id,
             },
-            "once": once,
+            "once": once_of(row.id, call.id),
             "created_at": now(),
         }
-        made = insert(Notice).values(values).on_conflict_do_nothing().returning(col(Notice.id))
-        known = select(Notice.id).where(
-            Notice.workspace_id == row.workspace_id, Notice.once == once
+
+    async def _accepted_before(
+        self, session: AsyncSession, values: Sequence[Mapping[str, Any]]
+    ) -> dict[tuple[str, str], str]:
+        """Return the ids of the notices that stand for these already."""
+        query = select(col(Notice.workspace_id), col(Notice.once), col(Notice.id)).where(
+            tuple_(col(Notice.workspace_id), col(Notice.once)).in_(
+                {(one["workspace_id"], one["once"]) for one in values}
+            )
         )
-        async with self.session() as session:
-            if await session.scalar(made) is not None:
-                return notice_id, True
-            return str(await session.scalar(known)), False
+        return {(row[0], row[1]): row[2] for row in (await session.execute(query)).all()}
 
     async def hook_body(self, notice_id: str) -> bytes:
         """Return what a call brought; raise InvalidInput where there is no such call."""
@@ -132,22 +156,46 @@ class Hooks(Base):
 
     @asynccontextmanager
     async def unemitted_calls(self, limit: int) -> AsyncIterator[list[Said]]:
-        """Yield calls that Prefect has not heard of; they count as heard at the end.
+        """Yield the calls that Prefect has not heard of, one for all of a hook that wait.
 
-        As `unemitted`, which takes them too where the gateway is gone: rows are locked meanwhile.
+        They count as heard at the end; what raises in between leaves them as they were. Which call
+        stands for which is kept before anybody hears of it, so that a crash in between changes
+        nothing about it; `calls_heard_with` returns it. At most `limit` calls are put together.
         """
+        await self._put_together(limit)
+        waiting = col(Notice.emitted_at).is_(None), col(Notice.heard_with).is_not(None)
         query = (
             select(Notice)
-            .where(col(Notice.emitted_at).is_(None), col(Notice.event).startswith("hook."))
+            .options(defer(Notice.facts))  # type: ignore[arg-type]  # Bodies are not needed.
+            .where(*waiting, Notice.heard_with == Notice.id)
             .order_by(col(Notice.created_at))
-            .limit(limit)
             .with_for_update(skip_locked=True)
         )
         async with self.transaction() as session:
             rows = list((await session.scalars(query)).all())
-            yield [said_of(row) for row in rows]
-            for row in rows:
-                row.emitted_at = now()
+            yield [Said(row.id, row.event, row.subject, {}, row.created_at) for row in rows]
+            heard = col(Notice.heard_with).in_([row.id for row in rows])
+            await session.execute(update(Notice).where(*waiting, heard).values(emitted_at=now()))
+
+    async def _put_together(self, limit: int) -> None:
+        query = (
+            select(col(Notice.id), col(Notice.subject))
+            .where(
+                col(Notice.emitted_at).is_(None),
+                col(Notice.heard_with).is_(None),
+                col(Notice.event).startswith("hook."),
+            )
+            .order_by(col(Notice.created_at), col(Notice.id))
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        async with self.transaction() as session:
+            together: dict[str, list[str]] = {}
+            for notice_id, subject in (await session.execute(query)).all():
+                together.setdefault(subject, []).append(notice_id)
+            for calls in together.values():
+                change = update(Notice).where(col(Notice.id).in_(calls))
+                await session.execute(change.values(heard_with=calls[0]))
 
 
 def name_of(row: Channel) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, literal, or_, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlmodel import col, select
 
-from clickpost import ids
+from clickpost import causes, ids
 from clickpost.errors import InvalidInput
 from clickpost.store._base import Base, append, now
 from clickpost.store.members import wants
@@ -63,12 +63,13 @@ class Untold:
 async def write(session: Any, workspace_id: str, what: Happening) -> str | None:
     """Write a notice, and a telling for each channel that wants it; None where it was there."""
     moment = now()
+    by = {"by_run": run} if (run := causes.run()) else {}
     values = {
         "id": ids.new("note"),
         "workspace_id": workspace_id,
         "event": what.event.value,
         "subject": what.subject,
-        "facts": dict(what.facts),
+        "facts": {**what.facts, **by},
         "once": what.once,
         "created_at": moment,
     }
@@ -305,12 +306,14 @@ class Notices(Base):
     async def unemitted(self, limit: int) -> AsyncIterator[list[Said]]:
         """Yield the notices that Prefect has not heard of; they count as heard at the end.
 
+        Calls of hooks are left to `unemitted_calls`.
+
         Their rows stay locked meanwhile, so that two of us never emit the same one; what raises
         in between leaves them as they were.
         """
         query = (
             select(Notice)
-            .where(col(Notice.emitted_at).is_(None))
+            .where(col(Notice.emitted_at).is_(None), ~col(Notice.event).startswith("hook."))
             .order_by(col(Notice.created_at))
             .limit(limit)
             .with_for_update(skip_locked=True)

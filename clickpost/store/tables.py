@@ -381,6 +381,8 @@ class Notice(SQLModel, table=True):
     created_at: datetime = _moment(null=False)
     emitted_at: datetime | None = _moment()
     """When Prefect took it as an event; None while it waits for that."""
+    heard_with: str | None = Field(default=None, index=True)
+    """The call of a hook under whose name Prefect hears of this one: those of a moment are one."""
 
 
 class Telling(SQLModel, table=True):
@@ -399,6 +401,24 @@ class Telling(SQLModel, table=True):
     not_before: datetime | None = _moment()
     told_at: datetime | None = _moment()
     reason: str | None = None
+
+
+class Firing(SQLModel, table=True):
+    """What one cause came to at one trigger."""
+
+    __table_args__ = (UniqueConstraint("trigger", "cause"),)
+
+    id: str = Field(primary_key=True)
+    trigger: str
+    cause: str = Field(index=True)
+    """An accepted call's id, else an event's, else that of the run that asked."""
+    verdict: str
+    reason: str | None = None
+    run_id: str | None = Field(default=None, index=True)
+    """The run that was started; for a loop the run that found it."""
+    chain: list[str] = _json(null=False)
+    """The triggers that led here, first one first, this one last."""
+    created_at: datetime = _moment(null=False)
 
 
 class Subscription(SQLModel, table=True):

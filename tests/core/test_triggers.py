@@ -11,14 +11,19 @@ from hypothesis import strategies as st
 
 from clickpost.triggers import (
     HOUR,
+    LONGEST_CHAIN,
     QuietHours,
     Skip,
     Start,
+    Verdict,
     after,
+    calls_in,
+    circle,
     filled,
     fits,
     ids_of,
     judge,
+    runs_in,
     sources_in,
 )
 
@@ -56,14 +61,15 @@ def test_an_end_that_the_clocks_leave_out_comes_later() -> None:
 
 def test_quiet_hours_that_skip_say_until_when() -> None:
     found = judge(at("2026-11-24T12:30"), NOON, None, [])
-    assert found == Skip("quiet hours until 13:00 Europe/Berlin")
+    assert found == Skip("quiet hours until 13:00 Europe/Berlin", Verdict.QUIET)
     assert judge(at("2026-11-24T13:00"), NOON, None, []) == Start(at("2026-11-24T13:00"))
 
 
 def test_what_waits_counts_at_the_moment_for_which_it_waits() -> None:
     seven = at("2026-11-25T07:00")
     assert judge(at("2026-11-25T01:00"), NIGHT, 1, []) == Start(seven)
-    assert judge(at("2026-11-25T02:00"), NIGHT, 1, [seven]) == Skip("1 within the hour already")
+    skipped = judge(at("2026-11-25T02:00"), NIGHT, 1, [seven])
+    assert skipped == Skip("1 within the hour already", Verdict.LEFT_OUT)
 
 
 @given(
@@ -104,3 +110,28 @@ def test_parameters_are_filled_wherever_an_id_is_asked_for() -> None:
     assert filled(asked, ids) == {"post": {"post_id": "post_1"}, "to": ["conn_1", "x"], "n": 3}
     with pytest.raises(KeyError):
         filled(asked, {})
+
+
+def test_a_trigger_that_is_its_own_cause_is_not_started() -> None:
+    assert circle("a", ()) is None
+    assert circle("c", ("a", "b")) is None
+    found = circle("a", ("a", "b"))
+    assert found == Skip("it would start itself, again and again: a → b → a", Verdict.LOOP)
+    itself = circle("a", ("a",))
+    assert itself is not None
+    assert itself.verdict is Verdict.LOOP
+
+
+def test_a_line_of_triggers_has_an_end_though_none_comes_twice() -> None:
+    line = [f"t{number}" for number in range(LONGEST_CHAIN)]
+    assert circle("last", line[:-1]) is None
+    found = circle("last", line)
+    assert found is not None
+    assert found.reason.startswith(f"more than {LONGEST_CHAIN} triggers")
+
+
+def test_the_names_of_resources_say_which_calls_and_which_runs() -> None:
+    names = ["clickpost.hook.hook_1", "clickpost.calls.note_1", "prefect.flow-run.4f-a", "x"]
+    assert calls_in(names) == "note_1"
+    assert calls_in(names[:1]) is None
+    assert runs_in(names) == ["4f-a"]

@@ -122,6 +122,81 @@ async def test_a_large_body_is_refused(
     assert (await call(http, signature(body=fits), fits)).status_code == 202
 
 
+async def test_a_flood_is_written_together_and_told_together_and_each_call_is_found(
+    http: httpx.AsyncClient,
+    store: Store,
+    hook: Channel,
+    prefect: Prefect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hooks, "_PACE", 0.05)
+    writes: list[int] = []
+    real = Store.accept_all
+
+    async def counted(store: Store, calls: Any) -> Any:
+        writes.append(len(calls))
+        return await real(store, calls)
+
+    monkeypatch.setattr(Store, "accept_all", counted)
+    headers = [signature(f"msg_{number}") for number in range(200)]
+    answers = await asyncio.gather(*(call(http, one) for one in headers + headers[:20]))
+    assert sorted(one.status_code for one in answers) == [200] * 20 + [202] * 200
+    accepted = {one.json()["id"] for one in answers}
+    assert len(accepted) == 200
+    assert sum(writes) == 220
+    assert len(writes) < 30
+    found: list[str] = []
+    for _ in range(100):
+        await asyncio.sleep(0.02)
+        found = []
+        for event in prefect.events:
+            [related] = event["related"]
+            name = related["prefect.resource.id"].removeprefix("clickpost.calls.")
+            found += await store.calls_heard_with(name)
+        if len(found) == 200:
+            break
+    assert sorted(found) == sorted(accepted)
+    assert len(prefect.events) < 20
+    assert await waiting(store) == []
+
+
+async def waiting(store: Store) -> list[str]:
+    async with store.unemitted_calls(1000) as calls:
+        return [one.id for one in calls]
+
+
+async def test_which_calls_are_told_together_outlives_a_crash(
+    store: Store, hook: Channel, settings: Settings, prefect: Prefect
+) -> None:
+    def made(number: int) -> tuple[Channel, Call]:
+        return hook, Call(f"msg_{number}", "1", "", BODY)
+
+    first = [kept for kept, _ in await store.accept_all([made(n) for n in range(3)])]
+    with pytest.raises(RuntimeError, match="killed"):
+        async with store.unemitted_calls(1000):
+            raise RuntimeError("killed")
+    later = [kept for kept, _ in await store.accept_all([made(n) for n in range(5)])]
+    assert later[:3] == first
+    async with serving(settings):
+        events = await heard(prefect, 2)
+    told = [await store.calls_heard_with(one["payload"]["notice_id"]) for one in events]
+    assert told == [sorted(first), sorted(later[3:])]
+
+
+async def test_what_a_write_refuses_is_no_2xx_for_any_of_those_in_it(
+    http: httpx.AsyncClient, store: Store, hook: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ValueError("canary")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "accept_all", broken)
+        answers = await asyncio.gather(*(call(http, signature(f"msg_{n}")) for n in range(5)))
+        assert {one.status_code for one in answers} == {500}
+    assert await notices(store) == []
+    assert (await call(http, signature())).status_code == 202
+
+
 async def test_what_prefect_does_not_take_now_it_takes_later(
     http: httpx.AsyncClient,
     store: Store,
@@ -161,7 +236,7 @@ async def test_no_2xx_without_the_database(
     async def away(*_: object) -> None:
         raise psycopg.OperationalError("away")
 
-    monkeypatch.setattr(Store, "accept", away)
+    monkeypatch.setattr(Store, "accept_all", away)
     assert (await call(http, signature())).status_code == 503
 
 
@@ -211,6 +286,7 @@ def test_prefect_gets_the_same_event_from_the_gateway_and_from_the_flow() -> Non
     said = Said("note_1", "hook.cms", "hook_1", {"sealed": "canary"}, datetime.now(UTC))
     theirs = event_of(said).model_dump(mode="json")
     ours = hooks.event_of(said)
+    assert ours["related"][0]["prefect.resource.id"] == "clickpost.calls.note_1"
     assert {name: theirs[name] for name in ours if name != "occurred"} == {
         name: ours[name] for name in ours if name != "occurred"
     }
