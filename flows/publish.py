@@ -71,6 +71,7 @@ async def publish(post: PublishChoice) -> PrefectState[Any]:
     """
     await approving.require(post.post_id, flow_run.tags)
     run_id = str(flow_run.id)
+    await reporting.tag(post.post_id)
     try:
         await going_again.again(post.post_id, _ALSO[post.also], post.code, run_id)
     except (NotAllowed, InvalidInput, Conflict) as error:
@@ -124,6 +125,7 @@ async def takedown(post: TakedownChoice) -> PrefectState[Any]:
     A part of unknown outcome is looked for first. What meets trouble stays wanted, with a reason:
     the sweep tries it again, also where this run is gone.
     """
+    await reporting.tag(post.post_id)
     try:
         rows = await taking_down.ask(post.post_id, post.code, str(flow_run.id))
     except NotAllowed as error:

@@ -96,6 +96,13 @@ async def upcoming(flow: str, after: datetime) -> list[Upcoming]:
                 return found
 
 
+async def tag(run_id: str, tags: Collection[str]) -> None:
+    """Add tags to a run."""
+    async with get_client() as client:
+        run = await client.read_flow_run(UUID(run_id))
+        await client.update_flow_run(run.id, tags=sorted({*run.tags, *tags}))
+
+
 async def complete(run_id: str, why: str) -> None:
     """End a run that waits for what is not needed any more.
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 
+import httpx
 from prefect.artifacts import acreate_table_artifact
-from prefect.exceptions import MissingContextError
+from prefect.exceptions import MissingContextError, PrefectException
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from clickpost.delivery import State
 from clickpost.store import DeliveryLine
-from tasks import _wiring
+from tasks import _runs, _wiring
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,14 @@ async def rows(post_id: str) -> list[Row]:
     """Return the deliveries of a post."""
     house = await _wiring.house()
     return [row_of(line) for line in await house.store.lines(post_id)]
+
+
+async def tag(post_id: str) -> None:
+    """Give the run the tags by which it is looked for; one that a form started lacks them."""
+    if f"post:{post_id}" not in flow_run.tags:
+        platforms = {f"platform:{row.connection.partition('/')[0]}" for row in await rows(post_id)}
+        with suppress(PrefectException, httpx.HTTPError):  # Without them it works as well.
+            await _runs.tag(str(flow_run.id), {f"post:{post_id}", *platforms})
 
 
 async def due_rows(moment: datetime) -> list[Row]:

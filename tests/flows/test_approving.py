@@ -137,6 +137,7 @@ async def test_a_draft_goes_out_from_the_form(house: House) -> None:
     chosen = {"post": {"post_id": post_id, "also": "its drafts"}}
     run = await house.ended(runs.start(house.settings, "publish", chosen))
     assert run["state"]["message"] == "1 live"
+    assert {f"post:{post_id}", "platform:bluesky"} <= set(run["tags"])  # As of a command.
     assert len(house.there(text)) == 1
 
 
