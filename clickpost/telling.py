@@ -37,13 +37,16 @@ class Event(StrEnum):
     GUARD = "guard.tripped"
     ALERT = "trigger.alert"
     LIVE = "post.live"
+    ENTRY = "feed.entry"
+    MEDIA_ADDED = "media.added"
+    MAIL = "mail.received"
     TEST = "channel.test"
 
 
 #: Who acts where a workspace is not paid for.
 PAYER = "whoever pays for the workspace"
 #: What nobody has to be told: it is an event in Prefect only, for triggers.
-UNTOLD = (Event.LIVE,)
+UNTOLD = (Event.LIVE, Event.ENTRY, Event.MEDIA_ADDED, Event.MAIL)
 #: What an author of channels may choose from; a test goes to its one channel only.
 EVENTS = tuple(event for event in Event if event not in (Event.TEST, *UNTOLD))
 
@@ -76,6 +79,9 @@ _SAYS = {
     Event.GUARD: "a guard stopped a run",
     Event.ALERT: "asks for your attention",
     Event.LIVE: "is live",
+    Event.ENTRY: "a feed has a new entry",
+    Event.MEDIA_ADDED: "a folder has a new file",
+    Event.MAIL: "a mailbox has a new mail",
     Event.TEST: "a test: this channel works",
 }
 
@@ -197,6 +203,8 @@ def commands(said: Said) -> list[str]:
             return [f"clickpost posts show {post_id}"]
         case Event.PAUSED | Event.REVOKED:
             return [connect]
+        case Event.ENTRY | Event.MEDIA_ADDED | Event.MAIL:
+            return ["clickpost posts list"]
         case Event.TEST:
             return []
 

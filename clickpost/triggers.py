@@ -17,11 +17,14 @@ SOURCES: Mapping[str, str] = {
     "event.post_id": "post_0",
     "event.delivery_id": "dlv_0",
     "event.connection_id": "conn_0",
+    "event.arrival_id": "arr_0",
     "event.flow_run_id": "00000000-0000-0000-0000-000000000000",
 }
 #: The tag of a run whose posts wait for an approval.
 APPROVAL = "approval:required"
-_RESOURCE = re.compile(r"(?:clickpost\.(post|delivery|connection)|prefect\.(flow-run))\.([\w-]+)")
+_RESOURCE = re.compile(
+    r"(?:clickpost\.(post|delivery|connection|arrival)|prefect\.(flow-run))\.([\w-]+)"
+)
 _CALLS, _RUN = "clickpost.calls.", "prefect.flow-run."
 #: So many triggers may follow from one another.
 LONGEST_CHAIN = 8

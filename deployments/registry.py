@@ -11,6 +11,7 @@ from prefect.utilities.callables import parameter_schema
 
 from deployments import runs
 from flows.approve import approve
+from flows.arrivals import take_arrivals
 from flows.asking import ask_operator
 from flows.compliance_sweep import compliance_sweep
 from flows.drift import check_drift
@@ -107,6 +108,13 @@ DEPLOYMENTS = (
         "flows.triggers.fire",
         "**Start what a trigger asks for**, unless its quiet hours or its `at_most` are against it."
         " Runs are made by triggers; `clickpost policy apply` makes a deployment for each.",
+        tags=("trigger",),
+    ),
+    Spec(
+        take_arrivals,
+        "flows.arrivals.take_arrivals",
+        "**Look for new entries of a feed, files of a folder or mails**, and take each once. Runs"
+        " are made by triggers; `clickpost policy apply` makes a deployment for each.",
         tags=("trigger",),
     ),
     Spec(

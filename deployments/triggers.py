@@ -16,7 +16,8 @@ from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from clickpost import hooks
+from clickpost import arrivals, hooks
+from clickpost.policy.arriving import ByArrival
 from clickpost.policy.load import faults_in
 from clickpost.policy.source import Path_, Problem, Source
 from clickpost.policy.triggers import (
@@ -40,6 +41,8 @@ from deployments.registry import DEPLOYMENTS, Spec
 FLOWS: Mapping[str, Spec] = {spec.flow.name: spec for spec in DEPLOYMENTS}
 #: The flow that stands between a trigger with conditions and its run.
 GATE = "fire"
+#: The flow that looks for what arrives.
+LOOK = "take-arrivals"
 #: The flows whose posts a trigger may hold until they are approved.
 PUBLISHERS = ("publish",)
 #: So ends the description of all that we make; what does not end so is never touched.
@@ -127,7 +130,11 @@ def _wanted_of(trigger: Trigger, places: Places) -> Iterator[Wanted]:
     approval = trigger.approval is not None
     made = _Making(trigger.name, trigger.name, version, trigger.title, places, approval)
     when = trigger.when
-    if isinstance(when, OnEvent | OnAbsence | OnWebhook):
+    if isinstance(when, ByArrival):
+        yield from made.look(when, trigger.run, trigger.with_)
+    elif trigger.run is None:
+        raise AssertionError("only what arrives may need no flow")
+    elif isinstance(when, OnEvent | OnAbsence | OnWebhook):
         at_most = trigger.at_most or MOST_AN_HOUR
         yield from made.reaction(when, trigger.run, trigger.with_, trigger.quiet, at_most)
     elif trigger.quiet is not None or trigger.at_most is not None:
@@ -201,6 +208,18 @@ class _Making:
             "quiet": quiet and _quiet_of(quiet),
             "at_most": at_most,
         }
+
+    def look(
+        self, when: ByArrival, flow: str | None, parameters: Mapping[str, Any]
+    ) -> Iterator[Wanted]:
+        """Yield what looks again and again, and what it starts for each thing that arrived.
+
+        Where it looks stays in the file: an address may hold what nobody else should read.
+        """
+        if flow is not None:
+            yield self.deployed(flow, {} if sources_in(parameters) else parameters)
+        inlet = {"trigger": self.name, "version": self.version}
+        yield self.deployed(LOOK, {"inlet": inlet}, IntervalSchedule(interval=when.every))
 
     def reaction(
         self,
@@ -291,29 +310,49 @@ def _resource(role: str, one: str) -> str:
 def faults(source: Source, trigger: Trigger) -> Iterator[Problem]:
     """Yield what is wrong with a trigger in view of the flows, their parameters and Prefect."""
     when = trigger.when
-    if trigger.name == trigger.run:
+    if trigger.name in (trigger.run, LOOK):
         said = "must be another name than its flow's, which is that of the flow's own deployment"
         yield source.problem(("name",), said)
     if isinstance(when, OnEvent | OnAbsence):
         yield from _unmatchable(source, trigger, when)
-    elif not isinstance(when, OnWebhook):
+    elif not isinstance(when, OnWebhook | ByArrival):
         yield from _unschedulable(source, when)
-    if trigger.approval and trigger.run not in PUBLISHERS:
+    if trigger.approval and not trigger.makes_posts and trigger.run not in PUBLISHERS:
         said = (
             f"goes with a trigger that runs {' or '.join(PUBLISHERS)}; {trigger.run} names no post"
         )
         yield source.problem(("approval",), said)
-    given = _given(when.event) if isinstance(when, OnEvent) else set()
-    yield from _unrunnable(source, trigger.run, trigger.with_, given, ())
+    yield from _unfillable(source, trigger)
+    if trigger.run is not None:
+        yield from _unrunnable(source, trigger.run, trigger.with_, _told_to(trigger), ())
     if (wish := trigger.on_failure) is not None:
         yield from _unrunnable(source, wish.run, wish.with_, _given(_FAILED), ("on_failure",))
+
+
+def _told_to(trigger: Trigger) -> set[str]:
+    """Return the ids that a run of the trigger may be told."""
+    if isinstance(trigger.when, OnEvent):
+        return _given(trigger.when.event)
+    if isinstance(trigger.when, ByArrival):
+        return {"event.arrival_id"} | ({"event.post_id"} if trigger.makes_posts else set())
+    return set()
+
+
+def _unfillable(source: Source, trigger: Trigger) -> Iterator[Problem]:
+    if trigger.post is None or not isinstance(trigger.when, ByArrival):
+        return
+    known = arrivals.words_of(trigger.when)
+    for word in sorted(arrivals.asked(trigger.post) - set(known)):
+        near = difflib.get_close_matches(word, known, n=1)
+        said = f"there is no {{{word}}} (known: {', '.join(known)})"
+        yield source.problem(("post",), said, "", near[0] if near else "")
 
 
 def _unrunnable(
     source: Source, flow: str, parameters: Mapping[str, Any], given: set[str], under: Path_
 ) -> Iterator[Problem]:
-    if flow not in FLOWS or flow == GATE:
-        known = sorted(set(FLOWS) - {GATE})
+    if flow not in FLOWS or flow in (GATE, LOOK):
+        known = sorted(set(FLOWS) - {GATE, LOOK})
         yield _unknown(source, (*under, "run"), "flow", flow, known)
         return
     place = (*under, "with")
@@ -335,6 +374,8 @@ def _given(events: Iterable[str]) -> set[str]:
 def _told_by(event: str) -> set[str]:
     if event.startswith("prefect.flow-run."):
         return {"event.flow_run_id"}
+    if event.startswith(("feed.", "media.", "mail.")):
+        return {"event.arrival_id"}
     if event.startswith(("connection.", "guard.")):
         return {"event.connection_id"}
     if event.startswith(("post.", "delivery.")):

@@ -39,7 +39,7 @@ async def extended() -> int:
     for row in await house.store.all_series(active=True):
         try:
             for made in await repeating.extended(house.store, row, now):
-                await _scheduled(made)
+                await scheduled(made)
                 log.info("made", series_id=row.id, post_id=made.post_id)
                 count += 1
         except ClickPostError as error:  # One series' trouble stops no other.
@@ -47,7 +47,7 @@ async def extended() -> int:
     return count
 
 
-async def _scheduled(made: Made) -> None:
+async def scheduled(made: Made) -> None:
     """Let the post be sent by its moment's run, which it shares with whatever is due then."""
     await _sent_at(made.due_at, made.post_id)
     await _runs.begin(

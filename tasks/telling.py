@@ -41,6 +41,7 @@ _KINDS = {
     "conn": "connection",
     "hook": "hook",
     "req": "request",
+    "arr": "arrival",
     "sub": "subscription",
     "sweep": "sweep",
 }

@@ -22,8 +22,9 @@ from pydantic import (
 )
 
 from clickpost.hooks import NAME as HOOK
+from clickpost.policy.arriving import ByArrival, ByFeed, ByFolder, ByMailbox, Template
 from clickpost.policy.shape import Facts, LastingSpan, Words
-from clickpost.policy.units import span_of
+from clickpost.policy.units import no_shorter
 from clickpost.telling import Event
 
 #: What happens to a run of a flow, in Prefect's words: its states.
@@ -84,16 +85,6 @@ def _per_hour(value: Any) -> int:
     return int(match[1])
 
 
-def _no_shorter(least: timedelta) -> BeforeValidator:
-    def long_enough(value: Any) -> timedelta:
-        span = span_of(value)
-        if span < least:
-            raise ValueError(f"must be at least {least.total_seconds():.0f} s")
-        return span
-
-    return BeforeValidator(long_enough)
-
-
 Zone = Annotated[str, AfterValidator(_zone)]
 EventName = Annotated[str, AfterValidator(_event)]
 _one_or_more = WithJsonSchema(
@@ -125,7 +116,7 @@ class ByCron(Facts):
 class ByInterval(Facts):
     """Again and again, after the same span."""
 
-    every: Annotated[LastingSpan, _no_shorter(SHORTEST_INTERVAL)] = Field(
+    every: Annotated[LastingSpan, no_shorter(SHORTEST_INTERVAL)] = Field(
         description="The span between two runs, e.g. 5 min; at least 10 s."
     )
     zone: Zone = Field("UTC", description="IANA zone in which spans of days keep their hour.")
@@ -159,7 +150,7 @@ class OnAbsence(Facts):
     """When something has not happened for a while; again after each further while."""
 
     no: EventNames = Field(description="What does not happen: one event, or a list of them.")
-    within: Annotated[LastingSpan, _no_shorter(SHORTEST_ABSENCE)] = Field(
+    within: Annotated[LastingSpan, no_shorter(SHORTEST_ABSENCE)] = Field(
         alias="for", description="For how long, e.g. 24 h; at least 10 s."
     )
     match: Match = Field(default_factory=lambda: Match(), description="Which of these events.")
@@ -176,8 +167,10 @@ class OnWebhook(Facts):
 
 _KINDS: Mapping[str, str] = {
     "cron": "cron", "every": "every", "rrule": "rrule", "event": "event", "no": "absence",
-    "webhook": "webhook",
+    "webhook": "webhook", "feed": "feed", "folder": "folder", "mailbox": "mailbox",
 }  # fmt: skip
+#: The kinds that look for what arrives.
+ARRIVALS = ("feed", "folder", "mailbox")
 
 
 def _kind_of(value: Any) -> str | None:
@@ -188,7 +181,9 @@ def _kind_of(value: Any) -> str | None:
         return None
     known = [_KINDS[key] for key in _KINDS if key in value]
     if known:
-        return f"[{known[0]}]"
+        # What looks for arrivals says how often, with the key of an interval.
+        telling = [kind for kind in known if kind in ARRIVALS]
+        return f"[{(telling or known)[0]}]"
     for key in value:
         if near := difflib.get_close_matches(str(key), _KINDS, n=1):
             return f"[{_KINDS[near[0]]}]"
@@ -202,11 +197,15 @@ When = Annotated[
     | Annotated[ByRule, Tag("[rrule]")]
     | Annotated[OnEvent, Tag("[event]")]
     | Annotated[OnAbsence, Tag("[absence]")]
-    | Annotated[OnWebhook, Tag("[webhook]")],
+    | Annotated[OnWebhook, Tag("[webhook]")]
+    | Annotated[ByFeed, Tag("[feed]")]
+    | Annotated[ByFolder, Tag("[folder]")]
+    | Annotated[ByMailbox, Tag("[mailbox]")],
     Discriminator(
         _kind_of,
         custom_error_type="no_kind",
-        custom_error_message="needs one of the keys cron, every, rrule, event, no, webhook",
+        custom_error_message="needs one of the keys cron, every, rrule, event, no, webhook,"
+        " feed, folder, mailbox",
     ),
 ]
 
@@ -244,26 +243,47 @@ class Trigger(Facts):
     name: str = Field(pattern=NAME, description="The trigger's name, that of its file.")
     title: Words = Field(description="What it is for, in a sentence for operators.")
     when: When = Field(description="When it runs.")
-    run: Words = Field(description="The flow that runs.")
+    run: Words | None = Field(
+        None, description="The flow that runs; not needed where `post` says what is made."
+    )
     with_: dict[str, Any] = Field(
         default_factory=dict,
         alias="with",
         description="Its parameters: ids and small choices, or ids of the event: event.post_id.",
     )
+    post: Template | None = Field(
+        None, description="The post that is made of each entry or file, where one is."
+    )
     quiet: Quiet | None = Field(None, description="Hours in which nothing is started.")
     at_most: PerHour | None = Field(
         None,
-        description="So many runs within any hour, e.g. 5 an hour; for events 60, if not given.",
+        description="So many runs within any hour, e.g. 5 an hour; for events and arrivals 60.",
     )
     approval: Literal["required"] | None = Field(
         None, description="`required`: what it publishes waits until somebody approves it."
     )
     on_failure: OnFailure | None = Field(None, description="What runs when a run of it fails.")
 
+    @model_validator(mode="after")
+    def _does_something(self) -> Trigger:
+        if self.post is not None and not isinstance(self.when, ByFeed | ByFolder):
+            raise ValueError("`post` goes with `feed` or `folder`")
+        if self.run is None and not self.makes_posts:
+            raise ValueError("needs `run`: the flow that runs")
+        if self.run is None and self.with_:
+            raise ValueError("`with` needs `run`: these are its parameters")
+        return self
+
+    @property
+    def makes_posts(self) -> bool:
+        """Say whether what arrives becomes a post."""
+        of_files = isinstance(self.when, ByFolder) and self.when.of == "posts"
+        return of_files or self.post is not None
+
     @property
     def reacts(self) -> bool:
         """Say whether it waits for something that happens, or does not."""
-        return isinstance(self.when, OnEvent | OnAbsence | OnWebhook)
+        return isinstance(self.when, OnEvent | OnAbsence | OnWebhook | ByArrival)
 
 
 def trigger_hash(trigger: Trigger) -> str:

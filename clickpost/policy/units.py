@@ -102,3 +102,15 @@ Bytes = Annotated[int, BeforeValidator(bytes_of), _schema(BYTES)]
 Span = Annotated[timedelta, BeforeValidator(span_of), _schema(SPANS)]
 Rate = Annotated[int, BeforeValidator(rate_of), _schema(RATES)]
 Day = Annotated[date, BeforeValidator(day_of), WithJsonSchema({"type": "string", "format": "date"})]
+
+
+def no_shorter(least: timedelta) -> BeforeValidator:
+    """Return what refuses a span that is shorter than `least`."""
+
+    def long_enough(value: Any) -> timedelta:
+        span = span_of(value)
+        if span < least:
+            raise ValueError(f"must be at least {least.total_seconds():.0f} s")
+        return span
+
+    return BeforeValidator(long_enough)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clickpost.settings import Settings
 from clickpost.store.approvals import Approvals, Asked
+from clickpost.store.arrivals import Arrivals
 from clickpost.store.assets import Assets, FileFacts
 from clickpost.store.budgets import Budgets
 from clickpost.store.changes import Changes
@@ -49,6 +50,7 @@ __all__ = [
 
 class Store(
     Approvals,
+    Arrivals,
     Budgets,
     Changes,
     Repeating,

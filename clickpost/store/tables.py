@@ -896,3 +896,43 @@ class SignOff(SQLModel, table=True):
     used_at: datetime | None = _moment()
     run_id: str | None = None
     """The flow run that used it, and may use it again after it was killed."""
+
+
+class Inlet(SQLModel, table=True):
+    """Where a trigger looks for what arrives, and how far it has looked."""
+
+    trigger: str = Field(primary_key=True)
+    place: str
+    """The digest of where it looks: another address is another place."""
+    marks: dict[str, Any] = _json(null=False)
+    """By what the other side knows how far we are: ETag, Last-Modified, UIDs."""
+    looked_at: datetime = _moment(null=False)
+
+
+class Arrival(SQLModel, table=True):
+    """An entry, a file or a mail that a trigger saw: each once."""
+
+    __table_args__ = (
+        UniqueConstraint("trigger", "place", "key"),
+        Index("ix_arrival_new", "trigger", postgresql_where=text("state = 'new'")),
+        Index("ix_arrival_seen_at", "seen_at"),
+    )
+
+    id: str = Field(primary_key=True)
+    workspace_id: str = _to("workspace")
+    trigger: str
+    place: str
+    key: str
+    """A digest: which entry, file or mail it is."""
+    state: str = "new"
+    facts: dict[str, Any] | None = _json()
+    """What its post is made of; None once it is taken."""
+    reason: str | None = None
+    post_id: str | None = None
+    asset_id: str | None = None
+    at: datetime | None = _moment()
+    """When its author says that it appeared."""
+    arrived_at: datetime = _moment(null=False)
+    seen_at: datetime = _moment(null=False)
+    """When it was last there: what is gone for long is forgotten."""
+    done_at: datetime | None = _moment()

@@ -83,12 +83,49 @@ def test_what_publishes_with_an_approval_says_so_in_the_tags_of_each_run() -> No
     assert APPROVAL not in wanted(REACTS)[0].tags
 
 
-@pytest.mark.parametrize("text", [DAILY, REACTS])
+LOOKS = HEAD + "when: {feed: 'https://user:canary@a.example/feed', every: 5 min}\n"
+POSTS = "post: {to: [mastodon/studio], text: '{title} {link}'}\n"
+
+
+def test_what_looks_for_arrivals_tells_prefect_nothing_but_its_name_and_version() -> None:
+    [look] = wanted(LOOKS + POSTS)
+    assert look.full_name == "take-arrivals/parrot"
+    assert look.schedule.interval == timedelta(minutes=5)
+    version = trigger_hash(trigger(LOOKS + POSTS))
+    assert look.parameters == {"inlet": {"trigger": "parrot", "version": version}}
+    assert "canary" not in str(look)
+
+
+def test_what_arrives_may_start_a_flow_with_its_ids() -> None:
+    run = "run: publish\nwith: {post: {post_id: event.post_id}}\napproval: required\n"
+    target, look = wanted(LOOKS + POSTS + run)
+    assert (target.full_name, APPROVAL in target.tags) == ("publish/parrot", True)
+    assert look.full_name == "take-arrivals/parrot"
+
+
+@pytest.mark.parametrize("text", [DAILY, REACTS, LOOKS + POSTS])
 def test_a_sound_trigger_has_no_faults(folder: Path, text: str) -> None:
     assert said(folder, text) == []
 
 
 WRONG = [
+    pytest.param(
+        LOOKS + POSTS.replace("{link}", "{lnik}"),
+        [
+            f"{FILE}:5:1: post: there is no {{lnik}} (known: title, link, summary, author);"
+            " did you mean 'link'?"
+        ],
+        id="word of an entry",
+    ),
+    pytest.param(
+        LOOKS.replace("5 min", "5 s") + POSTS,
+        [
+            f"{FILE}:4:52: when.every: must be at least 60 s; found '5 s'"
+            " (How often we look, e.g. 15 min)"
+        ],
+        id="feed too often",
+    ),
+    pytest.param(LOOKS, [f"{FILE}:1:1: needs `run`: the flow that runs"], id="nothing to do"),
     pytest.param(
         DAILY + "approval: required\n",
         [f"{FILE}:6:1: approval: goes with a trigger that runs publish; check-drift names no post"],
@@ -180,8 +217,11 @@ WRONG = [
         id="absence",
     ),
     pytest.param(
-        HEAD + "when: {folder: inbox}\nrun: alert\n",
-        [f"{FILE}:4:1: when: needs one of the keys cron, every, rrule, event, no, webhook"],
+        HEAD + "when: {socket: inbox}\nrun: alert\n",
+        [
+            f"{FILE}:4:1: when: needs one of the keys cron, every, rrule, event, no, webhook,"
+            " feed, folder, mailbox"
+        ],
         id="a kind that there is not",
     ),
     pytest.param(
@@ -332,8 +372,10 @@ def test_a_failure_is_followed_by_what_the_file_says() -> None:
     assert "prefect.tag.trigger:parrot" in str(automation.trigger.match_related)
 
 
-def test_every_flow_but_the_gate_can_be_run_by_a_trigger(folder: Path) -> None:
+def test_every_flow_but_those_that_triggers_are_made_of_can_be_run_by_a_trigger(
+    folder: Path,
+) -> None:
     for flow in FLOWS:
         found = said(folder, DAILY.replace("check-drift", flow))
         unknown = any("there is no flow" in one for one in found)
-        assert unknown == (flow == "fire"), (flow, found)
+        assert unknown == (flow in ("fire", "take-arrivals")), (flow, found)
