@@ -14,6 +14,7 @@ from rich.text import Text
 from cli import _house
 from cli._actor import As, actor
 from cli._output import AsJson, guarded, out, show_json
+from clickpost import logs
 from clickpost.errors import InvalidInput, Unavailable
 from clickpost.people import Right
 from clickpost.policy import requesting
@@ -243,16 +244,13 @@ def answer(
     name: str | None = As,
     as_json: bool = AsJson,
 ) -> None:
-    """Answer what was done by hand: a rectification, a restriction, an objection."""
+    """Answer what was done by hand, e.g. a rectification, a restriction, an objection."""
 
     async def work(given: Settings, store: Store, by: str) -> SubjectRequest:
         row = await store.request(request_id)
-        if (
-            flow := requesting.load(given.policies).everywhere.flows.get(Kind(row.kind))
-        ) is not None:
-            raise InvalidInput(
-                f"{row.kind} is carried out by the flow {flow}, which answers itself"
-            )
+        names = row.member_id or row.address_digest
+        if Kind(row.kind) in (Kind.ERASURE, Kind.CHILD) and names:
+            raise InvalidInput(f"{row.kind} is carried out and certified, and so answers itself")
         return await store.answer_request(row.id, "by_hand", note=note, actor=by)
 
     _worked(work, name, as_json)
@@ -271,6 +269,7 @@ def withdraw(request_id: str = Id, name: str | None = As, as_json: bool = AsJson
 
 def _worked(work: Work, name: str | None, as_json: bool) -> None:
     given, by = _house.settings(), actor(name)
+    logs.configure(given.log_format, given.log_level)
     row = _house.run(_done(given, work, by))
     _started(given, row)
     _show_one(given, row, as_json)

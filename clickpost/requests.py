@@ -220,6 +220,8 @@ class Standing:
     known: bool = True
     """Whether anything is held about whom it is about."""
     flow: str | None = None
+    names_somebody: bool = True
+    """Whether it says whose data it is: a platform's user alone is none of our people."""
     told: bool = False
 
 
@@ -236,7 +238,7 @@ def next_step(one: Standing) -> Step:
         case State.VERIFIED if not one.known:
             return Step.NOTHING_HELD
         case State.VERIFIED:
-            return Step.ASK if one.flow is None else Step.CARRY_OUT
+            return Step.CARRY_OUT if one.flow and one.names_somebody else Step.ASK
         case State.PLANNED | State.APPROVED | State.EXECUTED | State.READ_BACK:
             return Step.WAIT
         case State.CERTIFIED:
@@ -251,4 +253,6 @@ def why_ask(one: Standing) -> str:
         return "nobody can be asked whether it is theirs: verify it another way"
     if one.about == "account" and one.authority is None:
         return "it is about a business account, and not from its owner: look whether they may ask"
+    if not one.names_somebody:
+        return "it names a platform's user: look whose account that is, erase, then answer"
     return f"{one.kind} is done by hand, then answered"

@@ -93,6 +93,21 @@ class Settings(BaseSettings):
         description="The address of the mailbox that takes people's requests about their data;"
         " answers to our letters go there.",
     )
+    imap_host: str | None = Field(
+        None, description="Mail server of the mailbox that takes people's requests."
+    )
+    imap_port: int = Field(993, description="Its port: 993 for TLS, 143 for STARTTLS.")
+    imap_security: Literal["tls", "starttls", "none"] = Field(
+        "tls", description="How the way there is kept private."
+    )
+    imap_user: str | None = Field(None, description="Who signs in at the mailbox.")
+    imap_password: SecretStr | None = Field(None, description="With which password.")
+    imap_folder: str = Field("INBOX", description="The folder that is read.")
+    imap_keep: bool = Field(
+        False,
+        description="Leave mails that were taken in the mailbox, marked as read, instead of"
+        " deleting them there.",
+    )
     metrics_token: SecretStr | None = Field(
         None,
         description="Who brings it as `Bearer` reads `/metrics`; without one only this machine,"

@@ -6,11 +6,12 @@ from typing import Any
 
 from prefect import State as PrefectState
 from prefect import flow
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 from pydantic import BaseModel, Field
 
+from clickpost.errors import Transient, Unavailable
 from clickpost.requests import Step
-from tasks import requests, telling
+from tasks import mailbox, requests, telling
 
 
 class RequestChoice(BaseModel):
@@ -48,12 +49,18 @@ async def handle_request(request: RequestChoice) -> PrefectState[Any]:
 
 @flow(name="check-requests")
 async def check_requests() -> PrefectState[Any]:
-    """Move every request on that waits for nobody, and raise an alarm before one is overdue.
+    """Take what came by mail, move on what waits for nobody, alarm before one is overdue.
 
     The report is the artifact `requests`: what is open, and when it is due.
     """
+    trouble = ""
+    try:
+        taken = await mailbox.read()
+    except (Transient, Unavailable) as error:  # What is known goes on all the same.
+        taken, trouble = mailbox.Taken(), str(error)
     swept = await requests.sweep()
     await requests.report(swept)
     await telling.wake()
     said = f"{len(swept.rows)} open, {swept.soon} due soon, {swept.overdue} overdue"
-    return Completed(message=f"{said}; {swept.started} moved on")
+    said += f"; {swept.started} moved on; by mail {taken.received} new, {taken.confirmed} confirmed"
+    return Failed(message=f"{trouble}; {said}") if trouble else Completed(message=said)

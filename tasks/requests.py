@@ -65,8 +65,8 @@ async def handle(request_id: str) -> Handled:
                 return await _carry_out(house.store, standing, row)
             case Step.ASK:
                 await _acknowledge(house.settings, house.store, rules, row)
-                await _ask(house.store, standing, row)
-                return Handled(row.id, step, row.state, requests.why_ask(standing))
+                await _ask(house.store, row, why := requests.why_ask(standing))
+                return Handled(row.id, step, row.state, why)
             case Step.WAIT:
                 return Handled(row.id, done, row.state)
         done = step
@@ -85,6 +85,7 @@ async def standing_of(store: Store, rules: Rules, row: SubjectRequest) -> Standi
         authority=row.authority,
         known=known,
         flow=rules.everywhere.flows.get(kind),
+        names_somebody=bool(row.member_id or row.address_digest or row.about == "account"),
         told=row.told_at is not None,
     )
 
@@ -204,11 +205,11 @@ async def _send(
         log.info("letter", request_id=row.id, what=what)
 
 
-async def _ask(store: Store, standing: Standing, row: SubjectRequest) -> None:
+async def _ask(store: Store, row: SubjectRequest, why: str) -> None:
     """Tell the operators, once, that a request waits for them."""
     facts = {
         "where": f"request {row.id}",
-        "reason": requests.why_ask(standing),
+        "reason": why,
         "who_acts": "an operator",
         "request_id": row.id,
         "due_at": row.due_at.isoformat(),
@@ -235,7 +236,7 @@ async def _carry_out(store: Store, standing: Standing, row: SubjectRequest) -> H
             )
     except ObjectNotFound:
         why = f"Prefect does not know the flow {flow}, which policies/requests names"
-        await _ask(store, standing, row)
+        await _ask(store, row, why)
         return Handled(row.id, Step.ASK, row.state, why)
     return Handled(row.id, Step.CARRY_OUT, row.state, flow)
 

@@ -91,6 +91,11 @@ class Everywhere(Facts):
         description="By kind, the flow that carries it out; a kind that is not here is done by an"
         " operator, who then answers."
     )
+    phrases: dict[KindName, Annotated[list[Words], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="By kind, what stands in the subject of a mail that asks for it, whatever the"
+        " case and whatever stands around it.",
+    )
     warn: LastingSpan = Field(description="So long before a deadline an alarm is raised.")
     link_lives: LastingSpan = Field(description="So long a link to confirm a request opens it.")
     letters: Annotated[int, Field(gt=0)] = Field(

@@ -142,6 +142,18 @@ class Requests(Subjects):
         async with self.transaction() as session:
             await append(session, "request.seen", request_id, {}, actor)
 
+    async def is_asked_already(self, address: str, kind: Kind) -> bool:
+        """Say whether the same is asked for an address already, and waits to be confirmed."""
+        query = select(SubjectRequest.id).where(
+            col(SubjectRequest.address_digest) == await self.address_digest(address),
+            col(SubjectRequest.kind) == kind.value,
+            col(SubjectRequest.state) == State.RECEIVED.value,
+            col(SubjectRequest.challenge_until).is_(None)
+            | (col(SubjectRequest.challenge_until) > now()),
+        )
+        async with self.session() as session:
+            return await session.scalar(query.limit(1)) is not None
+
     async def subject_requests(self, *, closed: bool = False) -> list[SubjectRequest]:
         """Return the open requests, the one that is due first before; or those that are closed."""
         states = [state.value for state in (CLOSED if closed else OPEN)]
