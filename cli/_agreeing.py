@@ -21,7 +21,7 @@ import connectors
 from cli import _house
 from cli._output import err, out, show_json
 from clickpost.errors import ClickPostError, Unavailable
-from clickpost.policy import keeping, requesting, roles, triggering
+from clickpost.policy import history, keeping, requesting, roles, triggering
 from clickpost.policy.load import BrokenPolicies, Problem, Report, joined
 from clickpost.policy.load import check as look
 from clickpost.policy.source import Source
@@ -69,6 +69,7 @@ def looked(given: Settings, place: Path) -> Report:
     report = joined(report, requesting.check(place))
     report = joined(report, triggering.check(place, lambda one, two: _faults(given, one, two)))
     report = joined(report, roles.check(place))
+    report = joined(report, history.check(place))
     return joined(report, _running(given, place))
 
 

@@ -18,12 +18,13 @@ from clickpost import datamap, logs, mapdrawing, retention
 from clickpost.errors import InvalidInput
 from clickpost.people import ENGINE, Right
 from clickpost.policy import keeping
+from clickpost.policy.history import NAME as PREFECT
 from clickpost.policy.privacy import places_of
 from clickpost.retention import Fate
 from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.holds import KINDS, Holds, NewHold
-from tasks import purging
+from tasks import history, purging
 from tasks.purging import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="What is kept, why, until when; purges and holds.")
@@ -128,7 +129,7 @@ def purge(
     Exits with 1 where a policy's limit stopped it.
     """
     given = _house.settings()
-    if policy is not None:
+    if policy not in (None, PREFECT):
         keeping.policy(given.policies, policy)
     logs.configure(given.log_format, given.log_level)
     by = actor() if apply else ENGINE  # Counting changes nothing, and is everybody's.
@@ -146,7 +147,10 @@ async def _purged(given: Settings, policy: str | None, by: str, *, apply: bool) 
         found = await purging.opened(store, given)
         # Of all policies, those that say `apply`; of one that is named, that one.
         how = (True if policy else None) if apply else False
-        return [one async for one in purging.purge_all(found, only=policy, apply=how, by=by)]
+        outcomes = [one async for one in purging.purge_all(found, only=policy, apply=how, by=by)]
+        if policy in (None, PREFECT):
+            outcomes += await history.purge(store, given, apply=how, by=by)
+        return outcomes
 
 
 def _show(rows: list[dict[str, object]]) -> None:

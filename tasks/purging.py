@@ -16,6 +16,7 @@ from clickpost.errors import Conflict, GuardTripped, InvalidInput, PolicyError
 from clickpost.logs import logger
 from clickpost.people import ENGINE
 from clickpost.policy import keeping
+from clickpost.policy.history import NAME as PREFECT
 from clickpost.policy.keeping import Keeping
 from clickpost.policy.load import BrokenPolicies, policy_hash
 from clickpost.retention import Tally
@@ -203,10 +204,12 @@ async def run(policy: str | None, *, dry: bool) -> tuple[list[Outcome], list[int
     from prefect.artifacts import acreate_progress_artifact
     from prefect.artifacts import aupdate_progress_artifact as update_progress
 
+    from tasks import history  # Which needs this module.
+
     house = await _wiring.house()
     await house.store.fill_digests()
     retained = await opened(house.store, house.settings)
-    if policy is not None and policy not in retained.keeping.retention:
+    if policy is not None and policy not in (*retained.keeping.retention, PREFECT):
         raise InvalidInput(f"there is no retention policy {policy}")
     outcomes: list[Outcome] = []
     bar = await acreate_progress_artifact(0.0, description="policies that are through")
@@ -221,6 +224,8 @@ async def run(policy: str | None, *, dry: bool) -> tuple[list[Outcome], list[int
         outcomes.append(outcome)
         with suppress(Exception):  # A bar that cannot be drawn stops no purge.
             await update_progress(bar, 100.0 * len(outcomes) / total)
+    if policy in (None, PREFECT):
+        outcomes += await history.purge(house.store, house.settings, apply=False if dry else None)
     await report(outcomes)
     await Certificates(house.store.engine, house.vault).checkpoint(Signer.of(house.settings))
     return outcomes, await retained.store.personal_in_ledger()

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from clickpost.draft import PostFile
 from clickpost.policy.erasing import Erasure
+from clickpost.policy.history import History
 from clickpost.policy.privacy import DataMap, Retention
 from clickpost.policy.requesting import Jurisdiction
 from clickpost.policy.roles import Roles
@@ -25,6 +26,7 @@ SHAPES: dict[str, type[BaseModel]] = {
     "erasure": Erasure,
     "trigger": Trigger,
     "running": Running,
+    "history": History,
     "roles": Roles,
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import time
 
 import psycopg
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from clickpost.delivery import State
 from clickpost.errors import Unavailable
 from clickpost.settings import PROJECT
+from deployments import runs
 from deployments import stack as stacks
 from deployments.stack import Stack
 from tests.flows.conftest import House
@@ -41,7 +41,10 @@ async def test_a_send_that_is_going_is_finished_before_the_database_changes(
     assert len(house.there("sent while an upgrade begins")) == 1
 
 
-def test_older_code_is_refused_by_a_newer_database_and_ends_by_itself(stack: Stack) -> None:
+async def test_older_code_is_refused_by_a_newer_database_and_ends_by_itself(
+    house: House, stack: Stack
+) -> None:
+    await house.ended(runs.start(house.settings, "tell", {}))  # The worker is up.
     before = {one.name: one.pid for one in stack.status()}
     worker = stack._worker()
     with psycopg.connect((stack.home / "database.url").read_text().strip(), autocommit=True) as db:
@@ -51,7 +54,7 @@ def test_older_code_is_refused_by_a_newer_database_and_ends_by_itself(stack: Sta
             with pytest.raises(Unavailable, match="install the newer ClickPost"):
                 stack.up(sandbox=True)
             after = {one.name: one.pid for one in stack.status()}
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: ASYNC221  # nothing else runs here
                 worker.command,
                 env=os.environ | worker.environment,
                 cwd=PROJECT,
@@ -61,7 +64,7 @@ def test_older_code_is_refused_by_a_newer_database_and_ends_by_itself(stack: Sta
                 timeout=60,
             )
             while stack.processes.running("worker"):  # The one that runs looks now and then.
-                time.sleep(0.2)
+                await asyncio.sleep(0.2)
         finally:
             db.execute("UPDATE alembic_version SET version_num = %s", version)
     assert after | {"worker": None} == before | {"worker": None}  # Nobody was stopped by `up`.
