@@ -168,7 +168,7 @@ async def _sent(given: Settings, row: Channel, secrets: Mapping[str, str], said:
         async with outward(given) as http:
             await _channels.send_webhook(secrets, said, http, given.prefect_ui)
     else:
-        await _channels.send_chat(secrets, [said], given.prefect_ui)
+        await _channels.send_chat(secrets, [said], given.prefect_ui, given)
 
 
 def _shown(row: Channel) -> dict[str, Any]:

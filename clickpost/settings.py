@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     )
     receivers: str = Field(
         "",
-        description="Private networks and hosts that our webhooks may call all the same,"
+        description="Private networks and hosts that our webhooks and chats may call all the same,"
         " e.g. `10.1.0.0/16, hooks.corp.example`.",
     )
     log_format: str = Field("console", description="`console` or `json`.")

@@ -5,7 +5,6 @@ What did not arrive is `Transient`, with a reason that names no address: the out
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from clickpost.errors import InvalidInput, RateLimited, Transient, Unavailable
 from clickpost.reach import host_of
 from clickpost.settings import Settings
 from clickpost.telling import Said, digest, key_of, payload, signed
+from connectors import _chat
 from connectors._api import retry_after
 from connectors._letters import PATIENCE, hand_over
 
@@ -107,15 +107,9 @@ async def send_webhook(
     raise Transient(reason, status=answer.status_code)
 
 
-async def send_chat(secrets: Mapping[str, str], notices: Sequence[Said], ui: str) -> None:
-    """Send one chat message that tells all of `notices`."""
-    chat = apprise.Apprise()
-    if not chat.add(secrets["url"]):
-        raise Transient("apprise does not know the channel's address")
+async def send_chat(
+    secrets: Mapping[str, str], notices: Sequence[Said], ui: str, settings: Settings
+) -> None:
+    """Send one chat message that tells all of `notices`; raise Refused for a service inside."""
     title, text = digest(notices, ui)
-    try:
-        done = await asyncio.wait_for(chat.async_notify(title=title, body=text), PATIENCE)
-    except (TimeoutError, TypeError) as error:
-        raise Transient(f"the chat service did not take it ({type(error).__name__})") from None
-    if not done:
-        raise Transient("the chat service did not take it")
+    await _chat.carry(secrets["url"], title, text, settings.receivers, PATIENCE)

@@ -192,7 +192,7 @@ async def deliver(house: House, channel: Channel, due: Sequence[Due]) -> None:
                 for said in notices:
                     await _channels.send_webhook(secrets, said, http, ui)
         case _:
-            await _channels.send_chat(secrets, notices, ui)
+            await _channels.send_chat(secrets, notices, ui, house.settings)
 
 
 def mark_of(due: Sequence[Due]) -> str:
