@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import State as PrefectState
 from prefect import flow
@@ -19,14 +19,17 @@ _REQUEST = r"^req_[0-9a-z]+$"
 
 @flow(name="erase-subject")
 async def erase_subject(
-    request_id: str | None = Field(
-        None,
-        description="A verified request: it is planned and, if need be, waits for approval.",
-        pattern=_REQUEST,
-    ),
-    erasure_id: str | None = Field(
-        None, description="Or an erasure that was planned and approved.", pattern=_ERASURE
-    ),
+    request_id: Annotated[
+        str | None,
+        Field(
+            description="A verified request: it is planned and, if need be, waits for approval.",
+            pattern=_REQUEST,
+        ),
+    ] = None,
+    erasure_id: Annotated[
+        str | None,
+        Field(description="Or an erasure that was planned and approved.", pattern=_ERASURE),
+    ] = None,
 ) -> PrefectState[Any]:
     """Erase what is held about a person or an account, and prove it.
 
@@ -49,9 +52,9 @@ async def erase_subject(
 
 @flow(name="anonymize-subject")
 async def anonymize_subject(
-    erasure_id: str = Field(
-        description="An anonymization, planned and approved.", pattern=_ERASURE
-    ),
+    erasure_id: Annotated[
+        str, Field(description="An anonymization, planned and approved.", pattern=_ERASURE)
+    ],
 ) -> PrefectState[Any]:
     """Anonymize what is held about a person or an account: rows stay, and lead to nobody.
 

@@ -118,8 +118,8 @@ class Erasures(Certificates):
                     asked_at=now(),
                 )
                 session.add(row)
-            row.takedown = row.takedown or takedown
             if row.state == "planned":
+                row.takedown = row.takedown or takedown
                 row.policy_hash = policy_hash
                 row.plan = [asdict(one) for one in await self._planned(session, erasing, row)]
                 await session.flush()
@@ -279,12 +279,13 @@ class Erasures(Certificates):
             return (await session.scalars(query)).all()
 
     async def due(self, moment: datetime) -> Sequence[str]:
-        """Return what may go on: begun and left by its run, or parked until now.
+        """Return what may go on: approved, left by its run, or parked until now.
 
-        What is held without an end, or by a hold that somebody ended, is looked at every day.
+        What is blocked waits for a person. What is held without an end, or by a hold that
+        somebody ended, is looked at every day.
         """
         query = select(Erasure.id).where(
-            col(Erasure.state).in_(OPEN),
+            col(Erasure.state).in_([one for one in OPEN if one != "blocked"]),
             (col(Erasure.again_at) <= moment) | col(Erasure.again_at).is_(None),
         )
         async with self.session() as session:
@@ -337,6 +338,8 @@ class Erasures(Certificates):
             await permit(session, self.rules, actor, Right.ERASE)
             row = await session.get_one(Erasure, erasure_id, with_for_update=True)
             row.takedown = False
+            if row.state == "blocked":
+                row.state, row.again_at = "waiting", now()
             await session.flush()
             await append(session, "erasure.left_up", erasure_id, {}, actor)
 
