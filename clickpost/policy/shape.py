@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 from pydantic import (
+    AfterValidator,
     AnyUrl,
     BaseModel,
     ConfigDict,
@@ -296,8 +298,19 @@ class TokenRules(Sourced):
     )
 
 
+_ADDRESS = r"^(https://[a-z0-9.-]+)?/[A-Za-z0-9/._-]+$"
+
+
+def _an_address(text: str) -> str:
+    if not re.match(_ADDRESS, text):
+        raise ValueError("needs an https address, or a path where every server is its own")
+    return text
+
+
 #: An address, or its path alone where every server is its own platform.
-Address = Annotated[str, Field(pattern=r"^(https://[a-z0-9.-]+)?/[A-Za-z0-9/._-]+$")]
+Address = Annotated[
+    str, AfterValidator(_an_address), Field(json_schema_extra={"pattern": _ADDRESS})
+]
 
 
 class LongLived(Facts):

@@ -20,6 +20,10 @@ def test_a_sound_policy_has_no_faults(faults: Faults) -> None:
     assert faults(SOUND) == []
 
 
+OAUTH = (
+    "oauth: {authorize: https://parrot.example/ask, token: /token, scopes: [write, wrote],"
+    " pkce: true, source: https://parrot.example/oauth, checked: 2026-09-01}"
+)
 #: What was changed, into what, and all that is said about it.
 SHAPES = [
     pytest.param(
@@ -202,6 +206,21 @@ SHAPES = [
         ("{why: from the settings}", "{why: from the settings, instead_of: [tokn]}"),
         f"{FILE}:6:60: credentials.token.instead_of.0: no other credential is called 'tokn'",
         id="a credential instead of one that is not there",
+    ),
+    pytest.param(
+        ("scopes: {write: to publish}", f"scopes: {{write: to publish}}\n{OAUTH}"),
+        f"{FILE}:8:79: oauth.scopes.1: 'wrote' has no purpose: it is not among `scopes`;"
+        " did you mean 'write'?",
+        id="a permission without a purpose",
+    ),
+    pytest.param(
+        (
+            "scopes: {write: to publish}",
+            f"scopes: {{write: to publish}}\n{OAUTH}".replace("https://parrot.example/ask", "ask"),
+        ),
+        f"{FILE}:8:9: oauth.authorize: needs an https address, or a path where every server"
+        " is its own; found 'ask' (The platform's page that asks the owner)",
+        id="an address of consent that is none",
     ),
     pytest.param(
         ("means: rate_limited,", "means: rate_limited, per: app,"),
