@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from clickpost import letters, requests
-from clickpost.errors import Conflict, InvalidInput
+from clickpost.errors import Conflict, InvalidInput, Transient, Unavailable
 from clickpost.letters import Letter
 from clickpost.logs import logger
 from clickpost.policy import requesting
@@ -134,10 +134,16 @@ def _short() -> str:
 
 
 async def _acknowledge(settings: Settings, store: Store, rules: Rules, row: SubjectRequest) -> None:
-    """Confirm receipt to whom no challenge did."""
-    if row.acknowledged_at is None and row.address_digest is not None:
-        await _send(settings, store, row, letters.received(about(settings, rules, row)), "received")
-        await store.acknowledge_request(row.id)
+    """Confirm receipt to whom no challenge did; no letter that fails holds the work itself up."""
+    if row.acknowledged_at is not None or row.address_digest is None:
+        return
+    letter = letters.received(about(settings, rules, row))
+    try:
+        await _send(settings, store, row, letter, "received")
+    except (Transient, Unavailable) as error:  # The alarm comes before the deadline for it.
+        log.warning("receipt not confirmed", request_id=row.id, error=type(error).__name__)
+        return
+    await store.acknowledge_request(row.id)
 
 
 async def _tell_the_end(
