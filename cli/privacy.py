@@ -23,7 +23,9 @@ from clickpost.policy.privacy import places_of
 from clickpost.retention import Fate
 from clickpost.settings import Settings
 from clickpost.store import Store
+from clickpost.store.elsewhere import Elsewhere
 from clickpost.store.holds import KINDS, Holds, NewHold
+from clickpost.store.purging import Purging
 from tasks import history, purging
 from tasks.purging import Outcome
 
@@ -185,10 +187,23 @@ def hold(
 
 async def _held(given: Settings, new: NewHold, by: str) -> str:
     async with _house.opened(given) as store:
+        if "." in new.scope:
+            await _seen_elsewhere(given, store, new)
+            return await _holds(store).place_hold(new, by, seen=True)
         known = keeping.load(given.policies).tables.tables
         if new.scope not in known or "id" not in known[new.scope].columns:
             raise InvalidInput(f"unknown table {new.scope!r}")
         return await _holds(store).place_hold(new, by)
+
+
+async def _seen_elsewhere(given: Settings, store: Store, new: NewHold) -> None:
+    """Raise InvalidInput where a further database has no such row, `billing.invoice` 7."""
+    name, _, table = new.scope.partition(".")
+    if table not in keeping.load(given.policies).databases.get(name, {}):
+        raise InvalidInput(f"unknown table {new.scope!r}")
+    async with Elsewhere.opened(name, Purging(store.engine, store.vault)) as there:
+        if not await there.has(table, new.target):
+            raise InvalidInput(f"{new.scope} has no row {new.target}")
 
 
 def _holds(store: Store) -> Holds:

@@ -14,6 +14,7 @@ from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.certificates import Certificates
 from clickpost.store.compliance import Compliance, past_of
+from clickpost.store.elsewhere import Elsewhere
 from clickpost.store.expiring import Compiled
 from clickpost.store.purging import Purging
 from clickpost.store.signer import Signer
@@ -53,9 +54,30 @@ async def _kept(store: Store, settings: Settings, now: datetime) -> list[Finding
         gaps = await purging.unmapped_json(known.tables.tables)
         wrong = [f"{gap.place} {gap.why}" for gap in gaps]
     mapped = compliance.data_map(wrong)
+    further = await _further(purging, known, now)
     if wrong:
-        return [mapped, *sources]
-    return [mapped, *await _behind(purging, known, now), *sources]
+        return [mapped, *further, *sources]
+    return [mapped, *await _behind(purging, known, now), *further, *sources]
+
+
+async def _further(purging: Purging, known: Keeping, now: datetime) -> list[Finding]:
+    """Check every further database: that it answers, that its map fits, that nothing is behind."""
+    found = []
+    for name, tables in sorted(known.databases.items()):
+        try:
+            async with Elsewhere.opened(name, purging) as there:
+                schema = await there.schema()
+                wrong = there.gaps(tables, schema)
+                tallies = []
+                for policy in () if wrong else known.elsewhere.values():
+                    if policy.database == name:
+                        one = await there.compiled(policy, tables, schema)
+                        tallies.append((policy, await there.tally(one, now - compliance.BEHIND)))
+        except ClickPostError as error:
+            found.append(compliance.data_map([str(error)]))
+            continue
+        found += [compliance.data_map(wrong)] if wrong else compliance.purges(tallies)
+    return found
 
 
 async def _behind(purging: Purging, known: Keeping, now: datetime) -> list[Finding]:

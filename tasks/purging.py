@@ -12,17 +12,19 @@ from time import monotonic
 
 from clickpost import retention
 from clickpost.datamap import Schema
-from clickpost.errors import Conflict, GuardTripped, InvalidInput, PolicyError
+from clickpost.errors import Conflict, GuardTripped, InvalidInput, PolicyError, Unavailable
 from clickpost.logs import logger
 from clickpost.people import ENGINE
 from clickpost.policy import keeping
 from clickpost.policy.history import NAME as PREFECT
 from clickpost.policy.keeping import Keeping
 from clickpost.policy.load import BrokenPolicies, policy_hash
+from clickpost.policy.privacy import Retention
 from clickpost.retention import Tally
 from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.certificates import Certificates
+from clickpost.store.elsewhere import Elsewhere, Foreign
 from clickpost.store.expiring import Compiled
 from clickpost.store.purging import Purging
 from clickpost.store.signer import Signer
@@ -52,6 +54,8 @@ class Outcome:
     resumed: bool = False
     version: str = ""
     """The hash of the policy that was followed."""
+    unreachable: bool = False
+    """A further database did not answer, or is not what its map says: nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,76 @@ async def purge_all(
             continue
         seconds = round(monotonic() - begun, 3)
         yield replace(outcome, seconds=seconds, version=policy_hash(policy))
+    for policy in retained.keeping.elsewhere.values():
+        if only in (None, policy.name):
+            applies = policy.mode == "apply" if apply is None else apply
+            begun = monotonic()
+            work = _Elsewhere(retained, policy, at, flow_run_id, progress, by)
+            outcome = await work.done(apply=applies)
+            seconds = round(monotonic() - begun, 3)
+            yield replace(outcome, seconds=seconds, version=policy_hash(policy))
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """The work under one policy about a further database; what cannot be reached is not done."""
+
+    retained: Retained
+    policy: Retention
+    at: datetime
+    flow_run_id: str | None
+    progress: Progress
+    by: str
+
+    async def done(self, *, apply: bool) -> Outcome:
+        """Purge or count, and say what came of it."""
+        try:
+            async with Elsewhere.opened(str(self.policy.database), self.retained.store) as there:
+                one = await self._fitting(there)
+                if apply:
+                    return await self._purged(there, one)
+                tally = await there.tally(one, self.at)
+                retention.guard(self.policy, tally)
+                return self._outcome("dry_run", tally)
+        except (GuardTripped, Conflict) as error:
+            log.warning("not purged", policy=self.policy.name, error=type(error).__name__)
+            return replace(self._outcome("apply" if apply else "dry_run"), trouble=str(error))
+        except (Unavailable, InvalidInput, PolicyError) as error:
+            log.warning("not purged", policy=self.policy.name, error=type(error).__name__)
+            outcome = self._outcome("apply" if apply else "dry_run")
+            return replace(outcome, trouble=str(error), unreachable=True)
+
+    def _outcome(self, mode: str, tally: Tally | None = None) -> Outcome:
+        data = f"{self.policy.database}.{self.policy.data}"
+        return Outcome(self.policy.name, data, self.policy.then, mode, tally)
+
+    async def _fitting(self, there: Elsewhere) -> Foreign:
+        """Return the policy over the tables that there are; raise PolicyError for a gap."""
+        tables = self.retained.keeping.databases.get(there.name, {})
+        schema = await there.schema()
+        if gaps := there.gaps(tables, schema):
+            raise PolicyError("; ".join(gaps))
+        return await there.compiled(self.policy, tables, schema)
+
+    async def _purged(self, there: Elsewhere, one: Foreign) -> Outcome:
+        ours, name, digest = self.retained.store, self.policy.name, policy_hash(self.policy)
+        async with ours.purge_lock(name):
+            run = await ours.open_purge(name, digest, self.by)
+            resumed = run is not None
+            tally = await there.tally(one, run.asked_at if run else self.at)
+            if run is None:
+                retention.guard(self.policy, tally)
+                if not tally.found:
+                    return self._outcome("apply", tally)
+                run = await ours.begin_purge(tally, digest, self.at, self.flow_run_id, self.by)
+            done = 0
+            async for batch in there.purge(run, one):
+                done += batch.counts.get(tally.data, 0)
+                self.progress(name, done, tally.found)
+            counts = await ours.end_purge(run)
+        log.info("purged", policy=name, run_id=run.id, rows=counts[tally.data])
+        outcome = self._outcome("apply", tally)
+        return replace(outcome, counts=dict(counts), resumed=resumed)
 
 
 async def _purged(
@@ -209,7 +283,8 @@ async def run(policy: str | None, *, dry: bool) -> tuple[list[Outcome], list[int
     house = await _wiring.house()
     await house.store.fill_digests()
     retained = await opened(house.store, house.settings)
-    if policy is not None and policy not in (*retained.keeping.retention, PREFECT):
+    known = retained.keeping.retention | retained.keeping.elsewhere
+    if policy is not None and policy not in (*known, PREFECT):
         raise InvalidInput(f"there is no retention policy {policy}")
     outcomes: list[Outcome] = []
     bar = await acreate_progress_artifact(0.0, description="policies that are through")
@@ -219,7 +294,7 @@ async def run(policy: str | None, *, dry: bool) -> tuple[list[Outcome], list[int
         apply=False if dry else None,
         flow_run_id=str(runtime.flow_run.id) if runtime.flow_run.id else None,
     )
-    total = 1 if policy else len(retained.policies)
+    total = 1 if policy else len(known)
     async for outcome in work:
         outcomes.append(outcome)
         with suppress(Exception):  # A bar that cannot be drawn stops no purge.
@@ -276,4 +351,6 @@ def summary(outcomes: Sequence[Outcome], personal: Sequence[int]) -> str:
 
 def is_well(outcomes: Sequence[Outcome], personal: Sequence[int]) -> bool:
     """Say whether nobody has to act."""
-    return not personal and not any(one.trouble for one in outcomes if one.mode == "apply")
+    return not personal and not any(
+        one.trouble for one in outcomes if one.mode == "apply" or one.unreachable
+    )

@@ -39,6 +39,10 @@ class Keeping:
 
     tables: DataMap = field(default_factory=lambda: DataMap(kind="data_map", name="all"))
     retention: dict[str, Retention] = field(default_factory=dict)
+    databases: dict[str, dict[str, TableMap]] = field(default_factory=dict)
+    """The tables of further databases."""
+    elsewhere: dict[str, Retention] = field(default_factory=dict)
+    """The retention policies about these."""
     erasure: dict[str, Erasure] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     """By table, store and policy: `table post`, `store media`, `policy usage`, `erasure person`."""
@@ -105,7 +109,8 @@ def _loaded(folder: Path, _files: tuple[tuple[Path, tuple[int, int]], ...]) -> K
 
 def policy(folder: Path, name: str) -> Retention:
     """Return one retention policy; raise InvalidInput with the nearest name."""
-    found = load(folder).retention
+    all_ = load(folder)
+    found = all_.retention | all_.elsewhere
     if name in found:
         return found[name]
     near = nearest(name, found)
@@ -131,12 +136,16 @@ def _read(place: Path, report: Report, today: date) -> Keeping:
         report.problems += made if isinstance(made, list) else _names(source, path)
         report.warnings += _old(source, made, today)
         if isinstance(made, DataMap):
-            report.problems += _twice(source, "table", made.tables, found)
-            report.problems += _twice(source, "store", made.stores, found)
-            tables |= made.tables
+            of = f"table {made.database}." if made.database else "table "
+            report.problems += _twice(source, of, made.tables, found)
+            report.problems += _twice(source, "store ", made.stores, found)
+            if made.database:
+                found.databases.setdefault(made.database, {}).update(made.tables)
+            else:
+                tables |= made.tables
             stores |= made.stores
         elif isinstance(made, Retention):
-            found.retention[made.name] = made
+            (found.elsewhere if made.database else found.retention)[made.name] = made
             found.sources[f"policy {made.name}"] = source
         elif isinstance(made, Erasure):
             found.erasure[made.name] = made
@@ -151,10 +160,10 @@ def _twice(
     source: Source, kind: str, mine: Mapping[str, BaseModel], found: Keeping
 ) -> Iterator[Problem]:
     for name in mine:
-        earlier = found.sources.setdefault(f"{kind} {name}", source)
+        earlier = found.sources.setdefault(f"{kind}{name}", source)
         if earlier is not source:
             said = f"is mapped already, in {earlier.file}"
-            yield source.problem((f"{kind}s", name), said)
+            yield source.problem((f"{kind.split()[0]}s", name), said)
 
 
 def _names(source: Source, path: Path) -> Iterator[Problem]:

@@ -45,6 +45,9 @@ TREATMENTS: dict[str, str] = {
 }
 
 
+DatabaseName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
 class PathMap(Facts):
     """What stands at one path of a JSON column."""
 
@@ -146,8 +149,13 @@ class DataMap(Facts):
 
     kind: Literal["data_map"] = Field(description="What this file is.")
     name: Words = Field(description="The file's name.")
+    database: DatabaseName | None = Field(
+        None,
+        description="A further PostgreSQL database whose tables these are, by the name under which"
+        " its address is set: `billing` is CLICKPOST_DATABASE_BILLING; null for our own.",
+    )
     tables: dict[Words, TableMap] = Field(
-        default_factory=dict, description="Tables of our database, each with every column."
+        default_factory=dict, description="Tables of the database, each with every column."
     )
     stores: dict[Words, StoreMap] = Field(
         default_factory=dict, description="Stores beside it: files, logs, other databases."
@@ -218,6 +226,9 @@ class Retention(Facts):
 
     kind: Literal["retention"] = Field(description="What this file is.")
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="The file's name.")
+    database: DatabaseName | None = Field(
+        None, description="The further database that holds the table; null for our own."
+    )
     data: Words = Field(description="The table, as the data map names it.")
     beside: list[Words] = Field(
         default_factory=list,

@@ -36,6 +36,14 @@ class Compiled:
         """The foreign keys by which other rows go with these, nearest table first."""
         return retention.below(self.policy, self.schema)
 
+    def beyond(self) -> str:
+        """Return the condition that row `r` comes after those that are done."""
+        return "r.id > :after"
+
+    def reached(self) -> str:
+        """Return the last key of a batch."""
+        return "(SELECT max(id) FROM picked)"
+
     def concerned(self) -> str:
         """Return the condition that the policy is about row `r`."""
         parts = [self._among(self.policy.where)] if self.policy.where else []
@@ -164,8 +172,7 @@ class Compiled:
             ids = f"SELECT id FROM {quoted(table)} WHERE {quoted(column)} IN ({ids})"
         return f"{alias}.{quoted(columns[0][1])} IN ({ids})"
 
-    @staticmethod
-    def _ids(scope: str) -> str:
+    def _ids(self, scope: str) -> str:
         return f"SELECT h.target FROM hold h WHERE h.scope = {literal(scope)} AND {_IN_FORCE}"
 
     def referred(self) -> dict[str, str]:

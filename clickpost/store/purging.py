@@ -77,19 +77,7 @@ class Purging(Base):
 
     async def tally(self, compiled: Compiled, at: datetime) -> Tally:
         """Count what a purge at this moment would touch, and what has expired and stays."""
-        held = " OR ".join(compiled.held().values())
-        needed = " OR ".join(compiled.referred().values()) or "false"
-        query = f"""
-            SELECT (SELECT count(*) FROM {compiled.table}) AS total,
-                   count(*) FILTER (WHERE NOT held AND NOT needed) AS found,
-                   count(*) FILTER (WHERE held) AS held,
-                   count(*) FILTER (WHERE needed AND NOT held) AS needed
-            FROM (
-                SELECT coalesce({held}, false) AS held, coalesce({needed}, false) AS needed
-                FROM {compiled.table} r
-                WHERE {compiled.concerned()} AND {compiled.expired()} AND {compiled.untreated()}
-            ) AS expired
-        """
+        query = tally_of(compiled)
         async with self.session() as session:
             row = (await session.execute(text(query), _given(compiled, at))).one()
         policy = compiled.policy
@@ -166,9 +154,9 @@ class Purging(Base):
         self, run: PurgeRun, compiled: Compiled, size: int = BATCH
     ) -> AsyncIterator[Batch]:
         """Do what is left of a run, batch by batch; yield each receipt once it is on disk."""
-        number, after = await self._reached(run)
-        statement = text(_batch(compiled))
-        given = {**_given(compiled, run.asked_at), **_pads(), "size": size}
+        number, after = await self.reached(run)
+        statement = text(batch_of(compiled))
+        given = {**_given(compiled, run.asked_at), **pads(), "size": size}
         if compiled.policy.then == "aggregate" and number == 0:
             yield await self._roll_up(run, compiled)
             number = 1
@@ -179,7 +167,8 @@ class Purging(Base):
             number, after = number + 1, done[0]
             yield Batch(run.id, number, done[1])
 
-    async def _reached(self, run: PurgeRun) -> tuple[int, str]:
+    async def reached(self, run: PurgeRun) -> tuple[int, str]:
+        """Return the number of the run's last batch, and the key behind which the next begins."""
         query = (
             select(PurgeBatch.number, PurgeBatch.after)
             .where(PurgeBatch.run_id == run.id)
@@ -319,17 +308,35 @@ class Purging(Base):
         return found
 
 
+def tally_of(compiled: Compiled) -> str:
+    """Return the query that counts what a purge would touch."""
+    held = " OR ".join(compiled.held().values())
+    needed = " OR ".join(compiled.referred().values()) or "false"
+    return f"""
+        SELECT (SELECT count(*) FROM {compiled.table}) AS total,
+               count(*) FILTER (WHERE NOT held AND NOT needed) AS found,
+               count(*) FILTER (WHERE held) AS held,
+               count(*) FILTER (WHERE needed AND NOT held) AS needed
+        FROM (
+            SELECT coalesce({held}, false) AS held, coalesce({needed}, false) AS needed
+            FROM {compiled.table} r
+            WHERE {compiled.concerned()} AND {compiled.expired()} AND {compiled.untreated()}
+        ) AS expired
+    """
+
+
 def _given(compiled: Compiled, at: datetime) -> dict[str, Any]:
     return {**compiled.params, "at": at}
 
 
-def _pads() -> dict[str, bytes]:
+def pads() -> dict[str, bytes]:
     """Return both pads of HMAC-SHA256 with a key that nobody ever sees or keeps."""
     key = secrets.token_bytes(64)
     return {"inner": bytes(x ^ 0x36 for x in key), "outer": bytes(x ^ 0x5C for x in key)}
 
 
 def may_be_repeated(error: BaseException) -> bool:
+    """Say whether a batch may be tried again: nothing of it has happened."""
     """Say whether a batch met what goes away by itself: a deadlock, a lock, a new referrer."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _AGAIN
 
@@ -338,13 +345,13 @@ def _picked(compiled: Compiled) -> str:
     return f"""
         picked AS MATERIALIZED (
             SELECT r.id FROM {compiled.table} r
-            WHERE r.id > :after AND {compiled.concerned()} AND {compiled.expired()}
+            WHERE {compiled.beyond()} AND {compiled.concerned()} AND {compiled.expired()}
               AND {compiled.untreated()} AND NOT {compiled.staying()}
             ORDER BY r.id LIMIT :size FOR UPDATE OF r
         )"""
 
 
-def _batch(compiled: Compiled) -> str:
+def batch_of(compiled: Compiled) -> str:
     """Return the one statement of a batch: it picks rows, treats them, and counts by table."""
     if compiled.policy.then == "anonymize":
         return _anonymizing(compiled)
@@ -359,7 +366,7 @@ def _anonymizing(compiled: Compiled) -> str:
         done AS (
             UPDATE {compiled.table} r SET {sets} FROM picked WHERE r.id = picked.id RETURNING 1
         )
-        SELECT (SELECT max(id) FROM picked) AS after,
+        SELECT {compiled.reached()} AS after,
                jsonb_build_object('{name}', (SELECT count(*) FROM done)) AS counts
     """
 
@@ -397,7 +404,7 @@ def _deleting(compiled: Compiled) -> str:
     counts = ", ".join(f"'{one}', (SELECT count(*) FROM {quoted(f'd_{one}')})" for one in owners)
     return f"""
         WITH {", ".join(parts)}
-        SELECT (SELECT max(id) FROM picked) AS after, jsonb_build_object({counts}) AS counts
+        SELECT {compiled.reached()} AS after, jsonb_build_object({counts}) AS counts
     """
 
 
