@@ -115,7 +115,8 @@ def _asked(given: Settings, *, apply: bool) -> Plan:
     try:
         # Whoever imported Prefect first: without an address it would start a server of its own.
         with temporary_settings({PREFECT_API_URL: runs.api_url(given)}):
-            return _house.run(agreeing.apply(wanted) if apply else agreeing.plan(wanted))
+            policies = _house.run(agreeing.with_choices(wanted, given))
+            return _house.run(agreeing.apply(policies) if apply else agreeing.plan(policies))
     except httpx.TransportError:
         raise runs.silent(given) from None
     except httpx.HTTPStatusError as error:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import httpx
 import typer
 from rich.table import Table
 
@@ -27,6 +29,7 @@ from clickpost.settings import Settings
 from clickpost.store import DeliveryLine, Store
 from clickpost.store.tables import Connection
 from connectors._api import client
+from deployments import forms
 from tasks import budgeting, connecting
 from tasks.inviting import Invited
 
@@ -158,6 +161,8 @@ async def _connect(given: Settings, wish: connecting.Wish) -> tuple[Connection, 
     async with _house.opened(given) as store, client() as http:
         held = await store.held_lines(f"{wish.platform}/{wish.name}")
         row = await connecting.connect(store, http, policy, wish)
+        with suppress(httpx.HTTPError):  # Prefect is away: the next `up` or `apply` does it.
+            forms.refresh(given, await forms.choices_in(given, store))
         return row, await _released(given, store, held)
 
 

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -29,7 +29,7 @@ from clickpost.policy.load import BrokenPolicies
 from clickpost.policy.running import Running
 from clickpost.policy.triggers import Trigger
 from clickpost.settings import Settings
-from deployments import queues
+from deployments import forms, queues
 from deployments.triggers import (
     FLOWS,
     KEEPERS,
@@ -60,6 +60,8 @@ class Policies:
     running: Sequence[Running]
     worker_limit: int = 0
     """Runs that one worker takes, where it is known."""
+    choices: forms.Choices | None = None
+    """What forms offer; None: what Prefect has stays, as nobody here knows better."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,17 @@ def policies_of(settings: Settings) -> Policies:
     return Policies(triggers, queues.load(settings.policies), settings.worker_limit)
 
 
+async def with_choices(policies: Policies, settings: Settings) -> Policies:
+    """Return the policies, with what the forms are to offer."""
+    return replace(policies, choices=await forms.choices(settings))
+
+
 async def plan(policies: Policies) -> Plan:
     """Say what `apply` would do; nothing is changed."""
     wanted = _wanted_of(policies)
     async with get_client() as client:
         there = await _there(client, wanted)
+        wanted = _with_choices(wanted, policies, there)
     return Plan(tuple(_changes(wanted, there)), tuple(warnings_of(policies, there.lines)))
 
 
@@ -118,9 +126,10 @@ async def apply(policies: Policies) -> Plan:
     is as it was or as it shall be, and the next `apply` does the rest.
     """
     wanted = _wanted_of(policies)
-    by_key = {_key(one): one for one in wanted}
     async with get_client() as client:
         there = await _there(client, wanted)
+        wanted = _with_choices(wanted, policies, there)
+        by_key = {_key(one): one for one in wanted}
         changes = list(_changes(wanted, there))
         for change in changes:
             one = by_key.get((change.kind, change.name))
@@ -141,6 +150,15 @@ def _wanted_of(policies: Policies) -> list[Wanted]:
         *own_of(places),
         *wanted_of(policies.triggers, places),
     ]
+
+
+def _with_choices(wanted: Sequence[Wanted], policies: Policies, there: _There) -> list[Wanted]:
+    """Return it with what forms offer; where nobody here knows that, with what they offer now."""
+    given = policies.choices
+    if given is None:
+        known = there.deployments.values()
+        given = forms.offered([one.parameter_openapi_schema for one in known])
+    return [replace(one, choices=given) if isinstance(one, Deployed) else one for one in wanted]
 
 
 def _lines(wanted: Iterable[Wanted]) -> list[queues.Wanted]:
@@ -409,7 +427,9 @@ async def _remove(client: PrefectClient, there: _There, change: Change) -> None:
 
 
 async def _up() -> None:
-    for warning in (await apply(policies_of(Settings()))).warnings:
+    settings = Settings()
+    policies = await with_choices(policies_of(settings), settings)
+    for warning in (await apply(policies)).warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
 

@@ -35,6 +35,7 @@ from clickpost.policy.triggers import (
     trigger_hash,
 )
 from clickpost.triggers import APPROVAL, SOURCES, filled, sources_in
+from deployments import forms
 from deployments.queues import Places
 from deployments.registry import DEPLOYMENTS, Spec
 
@@ -77,6 +78,8 @@ class Deployed:
     place: tuple[str, str]
     """Work pool and queue."""
     schedule: Schedule | None = None
+    choices: forms.Choices | None = None
+    """What its form offers."""
 
     @property
     def full_name(self) -> str:
@@ -85,8 +88,10 @@ class Deployed:
 
     @property
     def form(self) -> dict[str, Any]:
-        """Return the JSON schema of the flow's parameters."""
-        return parameter_schema(self.spec.flow).model_dump(exclude_unset=True)
+        """Return the JSON schema of the flow's parameters, with what there is to choose."""
+        schema = parameter_schema(self.spec.flow).model_dump(exclude_unset=True)
+        made: dict[str, Any] = forms.filled(schema, self.choices)
+        return made
 
 
 @dataclass(frozen=True)

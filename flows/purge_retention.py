@@ -15,9 +15,17 @@ from tasks import purging
 class Purge(BaseModel):
     """What to purge."""
 
-    policy: str | None = Field(None, description="One policy's name; empty for all.")
+    # Not `str | None`: the UI would make a switch of it instead of a list to choose from.
+    policy: str = Field(
+        "",
+        title="Policy",
+        description="One policy's name; empty for all.",
+        json_schema_extra={"x-choices": "retention"},
+    )
     dry_run: bool = Field(
-        False, description="Count only, also under policies that say `mode: apply`."
+        False,
+        title="Dry run",
+        description="Count only, also under policies that say `mode: apply`.",
     )
 
 
@@ -30,7 +38,7 @@ async def purge_retention(purge: Purge | None = None) -> PrefectState[Any]:
     is resumed by the next: nothing happens twice, nothing is skipped.
     """
     wanted = purge or Purge()
-    outcomes, personal = await purging.run(wanted.policy, dry=wanted.dry_run)
+    outcomes, personal = await purging.run(wanted.policy or None, dry=wanted.dry_run)
     said = purging.summary(outcomes, personal)
     if purging.is_well(outcomes, personal):
         return Completed(message=said)

@@ -15,7 +15,7 @@ from clickpost.policy import triggering
 from clickpost.policy.load import load_platforms, narrowed, policy_hash
 from clickpost.settings import PROJECT
 from clickpost.store.tables import Attempt
-from deployments import agreeing, queues, runs
+from deployments import agreeing, forms, queues, runs
 from deployments.triggers import faults
 from tests.flows.conftest import House
 
@@ -66,6 +66,18 @@ async def folder(house: House, tmp_path: Path) -> AsyncIterator[Folder]:
 async def test_prefect_agrees_with_queues_and_limits_and_a_pause_is_kept(folder: Folder) -> None:
     house = folder.house
     assert await folder.apply() == []  # `up` has applied what we ship.
+    offers = await agreeing.with_choices(folder.policies(), house.settings)
+    await agreeing.apply(offers)
+    assert (await agreeing.plan(offers)).changes == ()
+    assert await folder.apply() == []  # Who does not know what is connected changes no form.
+    form = house.api("GET", "/deployments/name/pause-platform/pause-platform")
+    choices = form["parameter_openapi_schema"]["definitions"]["PlatformChoice"]["properties"]
+    assert {"bluesky", "mastodon"} <= set(choices["platform"]["enum"])
+    given = offers.choices
+    assert given is not None
+    assert forms.refresh(house.settings, given) == 0
+    assert forms.refresh(house.settings, {**given, "platforms": ["bluesky"]}) == 2
+    assert forms.refresh(house.settings, given) == 2
     assert [folder.queue(name)["priority"] for name in ("due", "now", "heavy")] == [1, 2, 6]
     theirs = {"name": "somebody's", "limit": 3}
     house.api("POST", "/v2/concurrency_limits/", json=theirs)
