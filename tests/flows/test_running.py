@@ -96,7 +96,7 @@ async def test_prefect_agrees_with_queues_and_limits_and_a_pause_is_kept(folder:
     heavy = folder.queue("heavy")
     assert (heavy["concurrency_limit"], heavy["is_paused"]) == (3, True)
 
-    folder.write(SHIPPED[: SHIPPED.index("  looks:")])
+    folder.write(SHIPPED[: SHIPPED.index("limits:")])
     assert ("remove", "limit", "clickpost:looks") in await folder.apply()
     folder.write(SHIPPED)
     assert ("add", "limit", "clickpost:looks") in await folder.apply()
