@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from sqlalchemy import TextClause, text
+
 from clickpost import erasure, retention
 from clickpost.datamap import Schema
 from clickpost.erasure import Action, Step
@@ -48,6 +50,8 @@ class Erasing:
     params: dict[str, Any] = field(default_factory=dict)
     _kept: dict[str, list[Law]] = field(default_factory=dict)
     _ours: dict[str, Compiled] = field(default_factory=dict)
+    _prepared: dict[Step, TextClause | None] = field(default_factory=dict)
+    _looks: dict[str, TextClause] = field(default_factory=dict)
 
     @cached_property
     def order(self) -> list[str]:
@@ -63,6 +67,36 @@ class Erasing:
     def loosening(self) -> tuple[Step, ...]:
         """The last work, for when nothing is held."""
         return erasure.loosening(self.policy, self.action, self.tables, self.schema)
+
+    def prepared(self, step: Step) -> TextClause | None:
+        """Return a step's statement, said once for all batches and subjects."""
+        if step not in self._prepared:
+            said = self.statement(step)
+            self._prepared[step] = None if said is None else text(said)
+        return self._prepared[step]
+
+    def look(self, table: str) -> TextClause:
+        """Return a query that counts what is there, left (`left_`) and held, by law and by hold.
+
+        `n0`, `n1`, … are rows that a law keeps, until `u0`, `u1`, …; `h0`, `h1`, … by holds.
+        """
+        if table not in self._looks:
+            self._looks[table] = text(self._look(table))
+        return self._looks[table]
+
+    def _look(self, table: str) -> str:
+        any_hold = self.any_hold(table)
+        wanted = ["count(*) AS total", f"count(*) FILTER (WHERE {self.left(table)}) AS left_"]
+        for number, law in enumerate(self.laws(table)):
+            only = f"FILTER (WHERE {law.condition} AND NOT {any_hold})"
+            wanted += [
+                f"count(*) {only} AS n{number}",
+                f"CASE WHEN bool_or({law.until} IS NULL) {only} THEN NULL"
+                f" ELSE max({law.until}) {only} END AS u{number}",
+            ]
+        for number, condition in enumerate(self.held(table).values()):
+            wanted.append(f"count(*) FILTER (WHERE coalesce({condition}, false)) AS h{number}")
+        return f"SELECT {', '.join(wanted)} FROM {quoted(table)} r WHERE {self.about(table)}"
 
     def deletes(self, table: str) -> bool:
         """Say whether rows of a table go, rather than stay anonymized."""
@@ -81,7 +115,8 @@ class Erasing:
                 inner = f"{row}x"
                 ids = f"SELECT {inner}.id FROM {quoted(way.to)} {inner}"
                 condition = self.about(way.to, inner)
-                parts.append(f"{row}.{quoted(way.column)} IN ({ids} WHERE {condition})")
+                # As an array, for beside another condition a subquery would read the whole table.
+                parts.append(f"{row}.{quoted(way.column)} = ANY(ARRAY({ids} WHERE {condition}))")
         return "(" + " OR ".join(parts) + ")"
 
     def _at_home(self, table: str, row: str = "r") -> str | None:
@@ -92,7 +127,7 @@ class Erasing:
                 parts.append(f"{row}.{quoted(way.column)} = ANY(:homes)")
             elif (inner := self._at_home(way.to, f"{row}x")) is not None:
                 ids = f"SELECT {row}x.id FROM {quoted(way.to)} {row}x WHERE {inner}"
-                parts.append(f"{row}.{quoted(way.column)} IN ({ids})")
+                parts.append(f"{row}.{quoted(way.column)} = ANY(ARRAY({ids}))")
         return "(" + " OR ".join(parts) + ")" if parts else None
 
     def homes(self) -> str:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from tenacity import (
@@ -201,20 +201,8 @@ class Erasures(Certificates):
     ) -> Found:
         """Count what a table holds about the subject, what is held by which rule, what is left."""
         laws, holds = erasing.laws(table), erasing.held(table)
-        any_hold = erasing.any_hold(table)
-        wanted = ["count(*) AS total", f"count(*) FILTER (WHERE {erasing.left(table)}) AS left_"]
-        for number, law in enumerate(laws):
-            only = f"FILTER (WHERE {law.condition} AND NOT {any_hold})"
-            wanted += [
-                f"count(*) {only} AS n{number}",
-                f"CASE WHEN bool_or({law.until} IS NULL) {only} THEN NULL"
-                f" ELSE max({law.until}) {only} END AS u{number}",
-            ]
-        for number, condition in enumerate(holds.values()):
-            wanted.append(f"count(*) FILTER (WHERE coalesce({condition}, false)) AS h{number}")
-        where = erasing.about(table)
-        query = f"SELECT {', '.join(wanted)} FROM {quoted(table)} r WHERE {where}"
-        row = (await session.execute(text(query), {**erasing.params, **given})).one()._mapping
+        query = erasing.look(table)
+        row = (await session.execute(query, {**erasing.params, **given})).one()._mapping
         held = [
             Outcome(table, erasing.tables[table].what, "held", row[f"n{number}"], law.rule,
                     row[f"u{number}"])
@@ -346,7 +334,7 @@ class Erasures(Certificates):
     async def erase(self, row: Erasure, erasing: Erasing, size: int = BATCH) -> AsyncIterator[Done]:
         """Do what is left of this round, batch by batch; yield each receipt once it is on disk."""
         at = await self._reached(row)
-        statements = [erasing.statement(one) for one in erasing.steps]
+        statements = [erasing.prepared(one) for one in erasing.steps]
         while at.step < len(erasing.steps):
             at, counts = await self._one(row, erasing, erasing.steps, statements, at, size)
             yield Done(at.number, counts)
@@ -356,7 +344,7 @@ class Erasures(Certificates):
     ) -> AsyncIterator[Done]:
         """Let what stays anonymized lead to nobody any more; only where nothing is held."""
         at = replace(await self._reached(row), step=0, after="")
-        statements = [erasing.statement(one) for one in erasing.loosening]
+        statements = [erasing.prepared(one) for one in erasing.loosening]
         while at.step < len(erasing.loosening):
             at, counts = await self._one(
                 row, erasing, erasing.loosening, statements, at, size, shift=1000
@@ -390,7 +378,7 @@ class Erasures(Certificates):
         row: Erasure,
         erasing: Erasing,
         steps: Sequence[Step],
-        statements: Sequence[str | None],
+        statements: Sequence[TextClause | None],
         at: _At,
         size: int,
         shift: int = 0,
@@ -591,7 +579,7 @@ def _receipt(row: Erasure, at: _At, counts: Mapping[str, int]) -> ErasureBatch:
 async def _worked(
     session: AsyncSession,
     steps: Sequence[Step],
-    statements: Sequence[str | None],
+    statements: Sequence[TextClause | None],
     at: _At,
     given: Mapping[str, Any],
     size: int,
@@ -601,13 +589,10 @@ async def _worked(
     step, after, budget = at.step, at.after, size
     while step < len(steps) and budget > 0:
         statement, one = statements[step], steps[step]
-        asks = statement is not None and not (one.kind == "names" and not given["named"])
-        if not asks:
+        if statement is None or (one.kind == "names" and not given["named"]):
             step, after = step + 1, ""
             continue
-        row = (
-            await session.execute(text(str(statement)), {**given, "after": after, "size": budget})
-        ).one()
+        row = (await session.execute(statement, {**given, "after": after, "size": budget})).one()
         if row.rows and one.outcome is not None:
             counts[f"{one.outcome} {one.table}"] += row.rows
         if row.rows < budget:
