@@ -116,6 +116,7 @@ QUIET = {
     "_released": "plans anew",
     "_void": "plans anew",
     "_dropped": "cancels, as somebody asked",
+    "resume": "plans anew",
     "begin_attempt": "is on its way",
     "_of_workspace": "the subscription's own notice tells of all",
     "_gated": "its callers tell what waits for approval, in `_asked`",
