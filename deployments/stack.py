@@ -291,6 +291,8 @@ class Stack:
                 "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
                 "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "12",
                 "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+                # How late it may be seen that something did not happen: five seconds, else.
+                "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
             }
         )
         file = self.home / "prefect.url"

@@ -289,7 +289,11 @@ def event_trigger_of(when: OnEvent | OnAbsence | OnWebhook) -> EventTrigger:
     if isinstance(when, OnEvent):
         # Each event by itself, also two at once about the same thing.
         return EventTrigger(posture=Posture.Reactive, within=timedelta(0), **common)
-    return EventTrigger(posture=Posture.Proactive, within=when.within, **common)
+    # Each such event begins the time anew. Without `after`, Prefect looks at one span after the
+    # other, and a silence is told only once it fills a whole one: after up to twice the time.
+    return EventTrigger(
+        posture=Posture.Proactive, within=when.within, after=common["expect"], **common
+    )
 
 
 def _labels_of(match: Match) -> tuple[dict[str, Any], list[dict[str, Any]]]:

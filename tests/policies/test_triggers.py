@@ -349,6 +349,7 @@ def test_an_absence_is_watched_for_its_time() -> None:
     *_, automation = wanted(HEAD + "when: {no: post.live, for: 24 h}\nrun: alert\n")
     assert automation.trigger.posture is Posture.Proactive
     assert automation.trigger.within == timedelta(hours=24)
+    assert automation.trigger.after == {"post.live"}, "its time begins anew with each one"
 
 
 def test_conditions_put_the_gate_before_a_schedule() -> None:
