@@ -405,3 +405,27 @@ def test_every_table_about_people_has_an_order() -> None:
             for reference in SCHEMA[table].references:
                 if reference.to in order:
                     assert order.index(table) < order.index(reference.to)
+
+
+async def test_a_channel_of_ones_own_goes_with_what_was_told_there(
+    store: Store, settings: Settings
+) -> None:
+    await person(store)
+    await add(
+        store, "channel", id="channel_1", workspace_id="ws_default", member_id="member_ann",
+        name="parrots-not-ravens", kind="email", events=[], status="active", secrets="x",
+        data_key="x", key_id="k", created_at=NOW,
+    )  # fmt: skip
+    await add(
+        store, "notice", id="notice_1", workspace_id="ws_default", event="e", subject="post_1",
+        facts={}, once="1", created_at=NOW,
+    )  # fmt: skip
+    await add(
+        store, "telling", id="telling_1", notice_id="notice_1", channel_id="channel_1",
+        state="told", tries=1,
+    )  # fmt: skip
+    row, _ = await erased(store, settings, erasing(), "member_ann")
+    assert row.state == "complete"
+    for table in ("telling", "channel", "member"):
+        assert await rows(store, f"SELECT 1 FROM {table}") == []
+    assert len(await rows(store, "SELECT 1 FROM notice")) == 1
