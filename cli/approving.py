@@ -19,8 +19,6 @@ from clickpost.settings import Settings
 from clickpost.store import Asked, Store
 from deployments import runs
 
-workspace = typer.Typer(no_args_is_help=True, help="What holds for all accounts.")
-
 
 class Switch(StrEnum):
     """On or off."""
@@ -32,8 +30,6 @@ class Switch(StrEnum):
 def add_to(main: typer.Typer) -> None:
     """Add the commands to the command line."""
     main.command()(approve)
-    workspace.command("approval")(for_all)
-    main.add_typer(workspace, name="workspace")
 
 
 @guarded

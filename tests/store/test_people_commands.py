@@ -78,7 +78,7 @@ async def test_what_a_person_may_not_is_refused_by_each_command(desk: Desk, stor
     ):
         assert f"you may not {right}" in (await desk.ran(*words, code=1)).output
     await desk.ran("privacy", "purge", "--policy", "usage")  # Counting is everybody's.
-    await desk.ran("workspace", "approval", "on")
+    await desk.ran("workspaces", "approval", "on")
     query = text("SELECT actor FROM ledger WHERE action = 'approval.required'")
     async with store.engine.connect() as connection:
         assert await connection.scalar(query) == f"person:{boss.person_id}"
@@ -86,7 +86,7 @@ async def test_what_a_person_may_not_is_refused_by_each_command(desk: Desk, stor
 
 async def test_a_name_on_the_command_line_is_no_proof(desk: Desk, store: Store) -> None:
     await store.add_person("kim", ["admin"], "operator")
-    answer = await desk.ran("workspace", "approval", "on", "--as", "kim", code=2)
+    answer = await desk.ran("workspaces", "approval", "on", "--as", "kim", code=2)
     assert "your personal secret says who acts" in answer.output
 
 

@@ -109,7 +109,7 @@ def test_a_series_shows_its_next_five_times_and_stops_when_told(command: Any) ->
 def test_approval_is_switched_and_asked_for_by_name(command: Any) -> None:
     made = command(*PUBLISH, "hello")
     assert "waits for an approval" in command("approve", made["post"], code=2)["error"]
-    assert command("workspace", "approval", "on", "--as", "anna")["approval"] == "on"
+    assert command("workspaces", "approval", "on", "--as", "anna")["approval"] == "on"
     command("connections", "require-approval", "bluesky/studio", "on")
     (row,) = command("connections")
     assert row["approval"] is True
