@@ -20,8 +20,15 @@ CODE = (
 )
 
 
+def in_order_with_code(schema: dict[str, Any]) -> None:
+    """Ask for the code as well; an answer without one is refused, and is no error of ours."""
+    in_order(schema)
+    schema["required"] = [*schema.get("required", []), "code"]
+
+
 #: Of a form that waits; one that was open while people were declared answers with other fields.
 FORM = ConfigDict(extra="ignore", json_schema_extra=in_order)
+CODED_FORM = ConfigDict(extra="ignore", json_schema_extra=in_order_with_code)
 
 
 class DeliveryChoice(BaseModel):

@@ -15,7 +15,7 @@ from pydantic import Field
 from clickpost.delivery import State
 from clickpost.errors import Conflict, NotAllowed
 from flows import _run
-from flows._choice import CODE, FORM, DeliveryChoice
+from flows._choice import CODE, CODED_FORM, FORM, DeliveryChoice
 from tasks import approving, reporting
 
 _NOTE = "For the writer, who reads it with `posts show`. Prefect keeps it: nothing of the content."
@@ -41,7 +41,7 @@ class Decision(RunInput):
 class CodedDecision(RunInput):
     """Whether it may be published, where people are declared."""
 
-    model_config = FORM
+    model_config = CODED_FORM
 
     decision: Literal["approve", "refuse"] = Field(
         title="Decision", description="Refused, it goes back to its writer."

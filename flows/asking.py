@@ -16,7 +16,7 @@ from clickpost.asking import Answer, Question, checked
 from clickpost.delivery import State
 from clickpost.errors import Conflict, InvalidInput, NotAllowed
 from flows import _run
-from flows._choice import CODE, FORM, DeliveryChoice
+from flows._choice import CODE, CODED_FORM, FORM, DeliveryChoice
 from tasks import asking, reporting
 
 
@@ -57,17 +57,23 @@ class Rest(RunInput):
 class CodedOutcome(Outcome):
     """The same, where people are declared."""
 
+    model_config = CODED_FORM
+
     code: str = Field("", title="Code", description=CODE)
 
 
 class CodedLate(Late):
     """The same, where people are declared."""
 
+    model_config = CODED_FORM
+
     code: str = Field("", title="Code", description=CODE)
 
 
 class CodedRest(Rest):
     """The same, where people are declared."""
+
+    model_config = CODED_FORM
 
     code: str = Field("", title="Code", description=CODE)
 

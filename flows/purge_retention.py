@@ -7,15 +7,18 @@ from typing import Any
 from prefect import State as PrefectState
 from prefect import flow
 from prefect.states import Completed, Failed
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from flows._choice import in_order
 from tasks import purging
 
 
 class Purge(BaseModel):
     """What to purge."""
 
-    # Not `str | None`: the UI would make a switch of it instead of a list to choose from.
+    model_config = ConfigDict(frozen=True, json_schema_extra=in_order)
+
+    # Neither of these is `… | None`: the UI would show a choice of types, and no field.
     policy: str = Field(
         "",
         title="Policy",
@@ -29,16 +32,18 @@ class Purge(BaseModel):
     )
 
 
+_AS_THE_POLICIES_SAY = Purge()
+
+
 @flow(name="purge-retention")
-async def purge_retention(purge: Purge | None = None) -> PrefectState[Any]:
+async def purge_retention(purge: Purge = _AS_THE_POLICIES_SAY) -> PrefectState[Any]:
     """Purge what has expired; policies that say `dry_run` are counted and nothing is touched.
 
     First the data map is held against the tables and the keys of JSON columns: what is unmapped
     fails the run, naming it. Limits are asked before anything is touched. A run that was killed
     is resumed by the next: nothing happens twice, nothing is skipped.
     """
-    wanted = purge or Purge()
-    outcomes, personal = await purging.run(wanted.policy or None, dry=wanted.dry_run)
+    outcomes, personal = await purging.run(purge.policy or None, dry=purge.dry_run)
     said = purging.summary(outcomes, personal)
     if purging.is_well(outcomes, personal):
         return Completed(message=said)
