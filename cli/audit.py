@@ -12,7 +12,8 @@ from clickpost.settings import Settings
 from clickpost.store.certificates import Certificates
 from clickpost.store.ledger import Walked
 from clickpost.store.signer import Signer
-from clickpost.store.vault import add_key, forget_former
+from clickpost.store.tombstones import Tombstones
+from clickpost.store.vault import Vault, add_key, forget_former
 
 app = typer.Typer(no_args_is_help=True, help="Check the ledger; rotate the master key.")
 
@@ -73,6 +74,8 @@ def rotate_keys(as_json: bool = AsJson) -> None:
     if given.master_key is None:
         add_key(path)
     count = _house.run(_sealed(given))
+    vault = Vault.of(given)
+    Tombstones(given.tombstones_root, vault).seal_anew()
     if given.master_key is None:
         forget_former(path)
     if as_json:

@@ -7,6 +7,7 @@ import typer
 from cli import (
     approving,
     audit,
+    backups,
     bench,
     connections,
     doctor,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 
 stack.add_to(app)
+backups.add_to(app)
 doctor.add_to(app)
 connections.add_to(app)
 posts.add_to(app)

@@ -65,6 +65,19 @@ class Unavailable(ClickPostError):
     who_acts = "an operator"
 
 
+class Restored(Unavailable):
+    """The database is a restored one, and what was erased since its backup is in it again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the database was restored from a backup: people who were erased since may be in it"
+            " again. Nothing is published or served until that is done anew. Run: clickpost replay"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), ()
+
+
 class InvalidInput(ClickPostError):
     """What somebody typed or wrote in a file is wrong; the message names the place."""
 

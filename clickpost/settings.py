@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     media: Path | None = Field(
         None, description="The folder of originals and renditions; else `media` in `home`."
     )
+    tombstones: Path | None = Field(
+        None,
+        description="The folder that remembers, outside the database and its backups, what was"
+        " erased; else `tombstones` in `home`. Several machines share one.",
+    )
     worker_limit: int = Field(64, description="Flow runs that one worker runs side by side.")
     master_key: SecretStr | None = Field(
         None, description="Key that wraps the data keys (base64, 32 bytes); else a key file."
@@ -131,7 +136,7 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from None
         return words
 
-    @field_validator("home", "media", "policies", "person_secret_file")
+    @field_validator("home", "media", "tombstones", "policies", "person_secret_file")
     @classmethod
     def _from_here(cls, path: Path | None) -> Path | None:
         """Make a relative path absolute: our servers run in another folder than the command."""
@@ -162,3 +167,8 @@ class Settings(BaseSettings):
     def media_root(self) -> Path:
         """Where originals and renditions live."""
         return self.media or self.home / "media"
+
+    @cached_property
+    def tombstones_root(self) -> Path:
+        """Where it is remembered what was erased."""
+        return self.tombstones or self.home / "tombstones"

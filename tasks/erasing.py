@@ -27,6 +27,7 @@ from clickpost.store.purging import BATCH, Purging
 from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
 from tasks import _wiring
+from clickpost.store.tombstones import Tombstones
 from tasks._wiring import House
 
 log = logger("erasing")
@@ -68,7 +69,7 @@ async def plan(
 ) -> tuple[Erasure, str | None]:
     """Write what an erasure would do, and touch nothing; return it, and why it needs approval."""
     erasures = Erasures(store.engine, store.vault)
-    erasing = await _loaded(settings, store, wanted.policy, wanted.action)
+    erasing = await loaded(settings, store, wanted.policy, wanted.action)
     row = await erasures.plan(
         erasing,
         wanted.subject,
@@ -81,7 +82,8 @@ async def plan(
     return row, why_approve(erasing.policy, row)
 
 
-async def _loaded(settings: Settings, store: Store, policy: str, action: str) -> Erasing:
+async def loaded(settings: Settings, store: Store, policy: str, action: str) -> Erasing:
+    """Return an erasure policy over the tables that the database has; raise as `load` does."""
     schema = await Purging(store.engine, store.vault).schema()
     return load(settings, schema, policy, "erasure" if action == "erasure" else "anonymization")
 
@@ -150,12 +152,13 @@ async def carry_out(house: House, erasure_id: str, progress: Progress = lambda _
 
     Platforms come first, for the rows say what is where; then the database, in batches; then
     files; then the look, and the certificate. A run that was killed is resumed by the next.
-    Raises Conflict where another run works on it.
+    Raises Conflict where another run works on it, Restored in a database that was restored.
     """
     erasures = Erasures(house.store.engine, house.vault)
     async with erasures.erasure_lock(erasure_id):
         row = await erasures.begin(erasure_id)
-        erasing = await _loaded(house.settings, house.store, row.policy, row.action)
+        await house.store.refuse_restored()
+        erasing = await loaded(house.settings, house.store, row.policy, row.action)
         beside: list[Outcome] = []
         remains: list[str] = []
         if erasing.policy.of == "workspace" and row.action == "erasure":
@@ -167,6 +170,9 @@ async def carry_out(house: House, erasure_id: str, progress: Progress = lambda _
                 state: State = "waiting" if left.again_at else "blocked"
                 await erasures.stop(row, state, left.open, left.again_at)
                 return Ended(row.id, state, left.open)
+        # From here on it is to be done again wherever a backup brings the rows back.
+        kept = Tombstones.of(house.settings, house.vault)
+        await house.store.bury(row, erasing.policy.of, kept)
         document = await in_database(
             erasures,
             row,

@@ -66,6 +66,7 @@ class Step:
 async def send(delivery_id: str, run_id: str | None = None) -> Step:
     """Send one delivery, at most once, if its time has come; return where it stands."""
     house = await _wiring.house()
+    await house.store.refuse_restored()
     delivery = await house.store.delivery(delivery_id)
     if delivery.state not in (State.PREPARING, State.READY):
         return Step(delivery.state, parked=True)

@@ -21,10 +21,12 @@ from clickpost.store.pausing import Pausing
 from clickpost.store.people import Named, People
 from clickpost.store.posts import Created, NewPost, Posts
 from clickpost.store.requests import NewRequest, Requests
+from clickpost.store.restores import Restores
 from clickpost.store.series import Repeating
 from clickpost.store.slots import QueueSlots
 from clickpost.store.subscriptions import Subscriptions
 from clickpost.store.takedowns import Takedowns
+from clickpost.store.tombstones import Tombstones
 from clickpost.store.triggers import Turns
 from clickpost.store.unknowns import Unknowns
 from clickpost.store.vault import Vault
@@ -70,6 +72,7 @@ class Store(
     Takedowns,
     Subscriptions,
     Turns,
+    Restores,
     Watching,
     Measuring,
     Ledger,
@@ -81,6 +84,7 @@ class Store(
         """Open the store that `settings` name; one that is away is waited for, `patience` s."""
         store = await cls.open(address(settings), Vault.of(settings), patience=patience)
         store.policies = settings.policies
+        store.tombstones = Tombstones.of(settings, store.vault)
         return store
 
 
