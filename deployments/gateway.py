@@ -27,8 +27,8 @@ from clickpost import hooks, logs, signing
 from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 from clickpost.store import Store
-from connectors._api import client
 from clickpost.store.database import is_away
+from connectors._api import client
 from deployments import health
 from deployments._guard import (
     HEADERS,
@@ -48,9 +48,9 @@ from deployments.revoking import Revocations
 
 #: Seconds for which an answer about the house's health holds, however many ask.
 _FRESH_FOR = 2.0
-#: Seconds after which an answer that we still work on is given up; files take their time.
 #: Places that are answered also while a restored database waits for its replay.
 _ALWAYS = ("livez", "healthz", "metrics")
+#: Seconds after which an answer that we still work on is given up; files take their time.
 _PATIENCE = 30.0
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -60,11 +60,11 @@ def _gone(request: Request, error: Exception | None = None) -> Response:
     return PlainTextResponse("Not found.\n", 404)
 
 
-def _broken(request: Request, error: Exception) -> Response:
 def _restoring() -> Response:
     return PlainTextResponse("We are being restored. Come again.\n", 503, {"Retry-After": "60"})
 
 
+def _broken(request: Request, error: Exception) -> Response:
     return PlainTextResponse("Something broke; it is in the gateway's log.\n", 500, HEADERS)
 
 
@@ -75,8 +75,8 @@ class Desk:
         self.settings = settings
         self.counters = Counters()
         self._asking = asyncio.Lock()
-        self._known: tuple[float, list[Part]] = (-_FRESH_FOR, [])
         self._served_at = float("-inf")
+        self._known: tuple[float, list[Part]] = (-_FRESH_FOR, [])
 
     @asynccontextmanager
     async def opened(self, app: Starlette) -> AsyncIterator[None]:
@@ -98,7 +98,6 @@ class Desk:
                 await handing
                 await self.store.close()
 
-    def routes(self) -> list[Route]:
     async def serves(self) -> bool:
         """Say whether the database is not one that was restored and waits for its replay."""
         if monotonic() - self._served_at > _FRESH_FOR:
@@ -112,6 +111,7 @@ class Desk:
             self._served_at = monotonic()
         return True
 
+    def routes(self) -> list[Route]:
         """Return all that there is."""
         return [
             self._route("/media/{rendition_id}/{expires}/{name}", self.media, "GET", None),

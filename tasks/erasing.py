@@ -26,8 +26,8 @@ from clickpost.store.erasures import Erasures, Found
 from clickpost.store.purging import BATCH, Purging
 from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
-from tasks import _wiring
 from clickpost.store.tombstones import Tombstones
+from tasks import _wiring
 from tasks._wiring import House
 
 log = logger("erasing")
@@ -156,8 +156,8 @@ async def carry_out(house: House, erasure_id: str, progress: Progress = lambda _
     """
     erasures = Erasures(house.store.engine, house.vault)
     async with erasures.erasure_lock(erasure_id):
-        row = await erasures.begin(erasure_id)
         await house.store.refuse_restored()
+        row = await erasures.begin(erasure_id)
         erasing = await loaded(house.settings, house.store, row.policy, row.action)
         beside: list[Outcome] = []
         remains: list[str] = []
