@@ -33,6 +33,14 @@ class About:
 
 
 @dataclass(frozen=True)
+class Handed:
+    """Where a person fetches their data; `link` None: they did not within its time."""
+
+    link: str | None = field(repr=False)
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Letter:
     """A letter as it is sent."""
 
@@ -94,10 +102,16 @@ def extended(about: About, why: str) -> Letter:
 
 
 def answered(
-    about: About, outcome: str, note: str | None, certificate_id: str | None = None
+    about: About,
+    outcome: str,
+    note: str | None,
+    certificate_id: str | None = None,
+    handed: Handed | None = None,
 ) -> Letter:
     """Say what was done; `outcome` is `done`, `nothing_held` or `by_hand`."""
     said = [f"You asked us {_ASKS[about.kind]}.", _done(about.kind, outcome)]
+    if handed is not None:
+        said.append(_fetch(handed))
     if note:
         said.append(note)
     if certificate_id is not None:
@@ -111,6 +125,16 @@ def answered(
         _footer(about),
     ]
     return _letter("Your request is answered", about, said)
+
+
+def _fetch(handed: Handed) -> str:
+    if handed.link is None or handed.until is None:
+        return "The file with your data is removed by now. Ask us again, and we make it anew."
+    return (
+        "All we hold about you is in one file, for you to read (begin with index.html) and for"
+        f" programs. Until {_time(handed.until)} this link gives it to whoever has it, so keep it"
+        f" to yourself:\n{handed.link}"
+    )
 
 
 def _done(kind: Kind, outcome: str) -> str:

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from clickpost import hooks, logs, signing
+from clickpost import exporting, hooks, logs, signing
 from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 from clickpost.store import Store
@@ -115,6 +115,7 @@ class Desk:
         """Return all that there is."""
         return [
             self._route("/media/{rendition_id}/{expires}/{name}", self.media, "GET", None),
+            self._route("/exports/{export_id}/{expires}/{mark}", self.export, "GET", None),
             self._route("/hooks/{name}", self.hook, "POST"),
             self._route("/connect/{link}", self.invited),
             self._route("/connect/{link}", self.begin, "POST"),
@@ -166,6 +167,24 @@ class Desk:
         if found is None or not Path(found.stored_at).is_file():
             return _gone(request)
         return FileResponse(found.stored_at, media_type=found.mime)
+
+    async def export(self, request: Request) -> Response:
+        """Give a person what they asked for, as long as their link lives."""
+        export_id, expires = request.path_params["export_id"], request.path_params["expires"]
+        if not (expires.isascii() and expires.isdigit() and len(expires) <= 12):
+            return _gone(request)
+        key, mark = self.store.vault.derived("export-links"), request.path_params["mark"]
+        if not exporting.may_fetch(key, export_id, int(expires), mark, datetime.now(UTC)):
+            return _gone(request)
+        found = exporting.parcel(self.settings.media_root, export_id)
+        if found is None or found.expires != int(expires):
+            return _gone(request)
+        return FileResponse(
+            found.path,
+            media_type="application/zip",
+            filename=f"{export_id}.zip",
+            headers={"Cache-Control": "no-store"},
+        )
 
     async def hook(self, request: Request) -> Response:
         """Take a webhook in."""

@@ -16,6 +16,7 @@ from flows.asking import ask_operator
 from flows.compliance_sweep import compliance_sweep
 from flows.drift import check_drift
 from flows.erase_subject import anonymize_subject, erase_subject, resume_erasures
+from flows.export_subject import export_subject
 from flows.pausing import pause_platform, resume_platform
 from flows.plan import plan_ahead
 from flows.publish import prepare, publish, takedown
@@ -168,6 +169,13 @@ DEPLOYMENTS = (
         resume_erasures,
         "flows.erase_subject.resume_erasures",
         "**Carry on parked erasures**: a hold ended, a platform may be asked again, a run was cut.",
+        tags=("privacy",),
+    ),
+    Spec(
+        export_subject,
+        "flows.export_subject.export_subject",
+        "**Give a person what is held about them**: one archive for programs and for people, behind"
+        " a link that expires. Runs are made by `handle-request`, once the request is verified.",
         tags=("privacy",),
     ),
     Spec(

@@ -10,7 +10,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from clickpost.errors import ClickPostError
-from tasks import erasing
+from tasks import erasing, exporting
 from tasks.erasing import Ended
 
 _ERASURE = r"^erasure_[0-9a-z]+$"
@@ -69,12 +69,16 @@ async def anonymize_subject(
 
 @flow(name="resume-erasures")
 async def resume_erasures() -> PrefectState[Any]:
-    """Carry on what is parked or waits and may go on by now, and what was cut short."""
+    """Carry on what is parked or waits and may go on by now, and what was cut short.
+
+    Exports that were cut short are made anew.
+    """
     ended = await erasing.resume()
+    failed = await exporting.resume()
     said = f"{len(ended)} carried on, {sum(one.state == 'complete' for one in ended)} complete"
     bad = [one for one in ended if not one.is_well]
-    if bad:
-        named = "; ".join(f"{one.erasure_id}: {one.said}" for one in bad)
+    if bad or failed:
+        named = "; ".join([*(f"{one.erasure_id}: {one.said}" for one in bad), *failed])
         return Failed(message=f"{said}; {named}")
     return Completed(message=said)
 

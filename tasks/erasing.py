@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from clickpost import exporting
 from clickpost.certificate import Outcome
 from clickpost.datamap import Schema
 from clickpost.erasure import Action, State
@@ -173,6 +174,7 @@ async def carry_out(house: House, erasure_id: str, progress: Progress = lambda _
         # From here on it is to be done again wherever a backup brings the rows back.
         kept = Tombstones.of(house.settings, house.vault)
         await house.store.bury(row, erasing.policy.of, kept)
+        exporting.forget(house.settings.media_root, row.subject, row.digest)
         document = await in_database(
             erasures,
             row,

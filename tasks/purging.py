@@ -278,10 +278,11 @@ async def run(policy: str | None, *, dry: bool) -> tuple[list[Outcome], list[int
     from prefect.artifacts import acreate_progress_artifact
     from prefect.artifacts import aupdate_progress_artifact as update_progress
 
-    from tasks import history  # Which needs this module.
+    from tasks import exporting, history  # Which need this module.
 
     house = await _wiring.house()
     await house.store.fill_digests()
+    await exporting.remove_expired(house.settings, house.store)
     retained = await opened(house.store, house.settings)
     known = retained.keeping.retention | retained.keeping.elsewhere
     if policy is not None and policy not in (*known, PREFECT):

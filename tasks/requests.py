@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from clickpost import letters, requests
+from clickpost import exporting, letters, requests
 from clickpost.errors import Conflict, InvalidInput, Transient, Unavailable
-from clickpost.letters import Letter
+from clickpost.letters import Handed, Letter
 from clickpost.logs import logger
 from clickpost.policy import requesting
 from clickpost.policy.requesting import Rules
@@ -25,6 +25,7 @@ from clickpost.telling import Event, Happening
 from connectors._letters import send_letter
 from tasks import _wiring
 from tasks.doors import FLOW, key_of, parameters_of, status_url
+from tasks.exporting import link_of
 
 log = logger("requests")
 
@@ -154,17 +155,33 @@ async def _tell_the_end(
     Except that they were refused, which is all that this tells them.
     """
     if row.address_digest is not None:
-        await _send(settings, store, row, ending(settings, rules, row), "end")
+        await _send(
+            settings, store, row, ending(settings, rules, row, handed(settings, store, row)), "end"
+        )
     await store.request_told(row.id)
 
 
-def ending(settings: Settings, rules: Rules, row: SubjectRequest) -> Letter:
+def handed(settings: Settings, store: Store, row: SubjectRequest) -> Handed | None:
+    """Return where the person fetches what they asked for; None where nothing was exported."""
+    asks = row.kind in (Kind.ACCESS, Kind.PORTABILITY)
+    if not asks or row.outcome != "done" or row.certificate_id is None:
+        return None
+    found = exporting.parcel(settings.media_root, row.id)
+    if found is None or found.is_over(datetime.now(UTC)):
+        return Handed(None)
+    until = datetime.fromtimestamp(found.expires, UTC)
+    return Handed(link_of(settings, store, found), until)
+
+
+def ending(
+    settings: Settings, rules: Rules, row: SubjectRequest, handed: Handed | None = None
+) -> Letter:
     """Return the last letter of a request that is answered or refused."""
     said = about(settings, rules, row)
     if row.state == State.REFUSED:
         ground = rules.named(row.jurisdiction).ground(row.ground or "unverified", Kind(row.kind))
         return letters.refused(said, ground.says, ground.cite, row.note)
-    return letters.answered(said, row.outcome or "done", row.note, row.certificate_id)
+    return letters.answered(said, row.outcome or "done", row.note, row.certificate_id, handed)
 
 
 async def extend(

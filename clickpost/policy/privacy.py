@@ -87,6 +87,11 @@ class ColumnMap(PathMap):
         description="Of a JSON column: what stands at each path, e.g. `media[].alt`; a path stands"
         " for all below it, `*` for all the rest.",
     )
+    withheld: Words | None = Field(
+        None,
+        description="Why an export leaves it out although it is about somebody: it opens something,"
+        " or only we can use it. What is sealed (bytes) is left out in any case.",
+    )
     file: bool = Field(
         False, description="True where it names a file of the media store, which goes with the row."
     )

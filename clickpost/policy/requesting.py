@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -98,6 +98,10 @@ class Everywhere(Facts):
     )
     warn: LastingSpan = Field(description="So long before a deadline an alarm is raised.")
     link_lives: LastingSpan = Field(description="So long a link to confirm a request opens it.")
+    export_lives: LastingSpan = Field(
+        timedelta(days=7),
+        description="So long what was asked for can be fetched; then the file is removed.",
+    )
     letters: Annotated[int, Field(gt=0)] = Field(
         description="At most so many links a day go to one address, whoever asks."
     )
