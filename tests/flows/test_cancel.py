@@ -15,7 +15,7 @@ from clickpost.delivery import State
 from deployments import runs
 from tests.flows.conftest import House
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.xdist_group("sending"), pytest.mark.timeout(150)]
 
 TEXTS = ("bluesky/studio", "mastodon/studio")
 WHY = "its run was cancelled in Prefect before it was sent"

@@ -11,7 +11,7 @@ from clickpost.delivery import State
 from deployments import runs
 from tests.flows.conftest import House
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.xdist_group("sending"), pytest.mark.timeout(150)]
 
 
 async def an_hour_later(house: House) -> None:

@@ -10,7 +10,7 @@ import pytest
 from clickpost.delivery import State
 from tests.flows.conftest import House
 
-pytestmark = pytest.mark.xdist_group("stack")
+pytestmark = pytest.mark.xdist_group("sending")
 
 
 async def test_posts_without_any_run_are_published_within_minutes(house: House) -> None:

@@ -13,7 +13,7 @@ from deployments.postgres import Postgres
 from deployments.stack import Stack
 from tests.flows.conftest import House
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.xdist_group("sending"), pytest.mark.timeout(200)]
 
 
 def worker(stack: Stack) -> int:

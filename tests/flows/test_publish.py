@@ -23,7 +23,7 @@ from deployments.postgres import Postgres
 from deployments.stack import Stack
 from tests.flows.conftest import House
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.xdist_group("sending"), pytest.mark.timeout(150)]
 
 ALL = ("bluesky/studio", "mastodon/studio", "instagram/studio", "youtube/studio")
 TEXTS = ("bluesky/studio", "mastodon/studio")
@@ -352,7 +352,7 @@ async def test_what_the_writer_mended_is_sent_by_a_retry(house: House) -> None:
     house.http.delete(f"{house.sandbox}/control/misbehave")
     await house.connect()
     code, report = await _again(
-        house.settings, post_id, (State.FAILED, State.HELD), wait=True, quiet=True
+        house.settings, post_id, (State.FAILED, State.HELD), "test", wait=True, quiet=True
     )
     assert (code, report["deliveries"][0]["state"]) == (0, "live")
     assert len(house.there(text)) == 1

@@ -22,7 +22,7 @@ from deployments.registry import DEPLOYMENTS
 from deployments.stack import Stack
 from tests.flows.conftest import free_ports
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.xdist_group("stacks"), pytest.mark.timeout(150)]
 
 
 def test_a_second_up_reuses_every_part(stack: Stack) -> None:

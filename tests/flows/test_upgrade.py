@@ -17,7 +17,7 @@ from deployments import stack as stacks
 from deployments.stack import Stack
 from tests.flows.conftest import House
 
-pytestmark = pytest.mark.xdist_group("stack")
+pytestmark = pytest.mark.xdist_group("stacks")
 
 
 async def test_a_send_that_is_going_is_finished_before_the_database_changes(

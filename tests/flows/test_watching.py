@@ -134,7 +134,7 @@ def test_a_check_ends_with_one_where_somebody_has_to_look(
 ) -> None:
     monkeypatch.setenv("CLICKPOST_HOME", str(tmp_path))
     now = datetime.now(UTC)
-    quiet = _watching.Watched(now, {"failed": 3}, [], [], [], now)
+    quiet = _watching.Watched(now, {"failed": 3}, [], [], [], [], now)
     connection = Connection(platform="bluesky", name="studio", status="paused", updated_at=now)
     known: dict[str, Any] = dict.fromkeys(Going.__dataclass_fields__)
     going = Going(**known | {"state": State.SENDING})
