@@ -33,6 +33,8 @@ from tasks._wiring import House
 
 log = logger("exporting")
 
+#: The flow that policies name for what is done here; another one's requests are its own.
+FLOW = "export-subject"
 #: A request is carried out in these; in later ones it is done.
 _OPEN = (
     RequestState.VERIFIED,
@@ -248,7 +250,9 @@ async def resume() -> list[str]:
     """Carry on the exports whose run was cut short; return those that failed, and why."""
     house = await _wiring.house()
     failed: list[str] = []
-    for request_id in await Exports(house.store.engine, house.vault).cut_short():
+    flows = requesting.load(house.settings.policies).everywhere.flows
+    kinds = [kind for kind, flow in flows.items() if flow == FLOW]
+    for request_id in await Exports(house.store.engine, house.vault).cut_short(kinds):
         try:
             await of_request(house, request_id)
         except Conflict:  # Its own run is at work.

@@ -90,7 +90,8 @@ class Exporting:
         if table in self._loose:
             of = self.erasing.policy.of
             ids = f"SELECT x.id FROM {quoted(of)} x WHERE {self.erasing.about(of, 'x')}"
-            return f"r.{quoted(self._loose[table])} = ANY(ARRAY({ids}))"
+            # Of somebody of whom no row is known, the subject is the request itself.
+            return f"(r.id = :subject OR r.{quoted(self._loose[table])} = ANY(ARRAY({ids})))"
         about = self.erasing.about(table)
         of_others = self._of_a_person(table, "r")
         return f"{about} AND NOT coalesce({of_others}, false)" if of_others else about
@@ -182,10 +183,10 @@ class Exports(Certificates):
         async with self.transaction() as session:
             await self.issue(session, statement, signer)
 
-    async def cut_short(self) -> Sequence[str]:
-        """Return the requests for data whose export was begun, and is not certified."""
+    async def cut_short(self, kinds: Sequence[Kind]) -> Sequence[str]:
+        """Return the requests of these kinds whose export was begun, and is not certified."""
         query = select(SubjectRequest.id).where(
-            col(SubjectRequest.kind).in_([Kind.ACCESS.value, Kind.PORTABILITY.value]),
+            col(SubjectRequest.kind).in_([kind.value for kind in kinds]),
             col(SubjectRequest.state).in_(
                 [State.PLANNED.value, State.EXECUTED.value, State.READ_BACK.value]
             ),

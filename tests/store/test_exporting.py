@@ -186,6 +186,24 @@ async def test_whoever_asks_gets_a_link_by_letter_until_it_expires(
     assert "canary" not in " ".join(one.said for one in lines).casefold()
 
 
+async def test_who_is_no_member_gets_what_stands_under_their_address(
+    house: House, post: Post
+) -> None:
+    digest = await house.store.address_digest(ADDRESS)
+    await add(
+        house.store, "ticket", id="ticket_1", email=ADDRESS, email_digest=digest,
+        title="parrots-not-ravens", status="closed", opened_at=NOW, closed_at=NOW,
+    )  # fmt: skip
+    await person(house.store, "bob")
+    row = await asked(house, Kind.ACCESS)
+    await requests.handle(row.id)
+    await house.store.confirm_by_link(post.link())
+    done = await work.of_request(house, row.id)
+    assert done is not None
+    assert {table: n for table, n in done.rows.items() if n} == {"ticket": 1, "subject_request": 1}
+    assert "bob" not in everything_in(done.parcel.path)
+
+
 async def test_a_letter_says_so_where_the_file_is_gone_by_then(house: House, post: Post) -> None:
     await member(house.store, ADDRESS)
     row = await asked(house, Kind.PORTABILITY)
