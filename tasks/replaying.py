@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from clickpost import exporting
 from clickpost.logs import logger
 from clickpost.people import ENGINE
 from clickpost.store.erasures import Erasures
@@ -106,4 +107,5 @@ async def _erased_again(house: House, erasures: Erasures, row: Erasure) -> None:
         if loaded.policy.of == "workspace" and row.action == "erasure":
             await erasures.stop_unsent(row.subject)
         signer, media = Signer.of(house.settings), house.settings.media_root
+        exporting.forget(media, row.subject, row.digest)  # Media may be as old as the backup.
         await erasing.in_database(erasures, row, loaded, signer, media=media)
