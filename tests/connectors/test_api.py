@@ -26,6 +26,7 @@ from clickpost.errors import (
     PlatformRejected,
     RateLimited,
     Reauthorize,
+    Restored,
     Transient,
     UnexpectedResponse,
 )
@@ -408,6 +409,8 @@ def every_error() -> list[ClickPostError]:
             made.append(RateLimited("m", retry_after=3.5, **told))
         elif kind is ContentRejected:
             made.append(ContentRejected("s", (Fault("text", "1", "2"),)))
+        elif kind is Restored:
+            made.append(Restored())
         elif kind is AnotherAccount:
             made.append(AnotherAccount("parrot/a", "polly", "jack"))
         elif issubclass(kind, PlatformError):

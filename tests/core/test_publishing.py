@@ -47,6 +47,8 @@ def made(kind: type[ClickPostError]) -> ClickPostError:
         return kind("POST /x: 400", detail="because", field="text")
     if kind is ContentRejected:
         return ContentRejected("parrot", (Fault("text", "1", "2"),))
+    if kind is errors.Restored:
+        return errors.Restored()
     if kind is errors.AnotherAccount:
         return errors.AnotherAccount("parrot/a", "polly", "jack")
     return kind("no")

@@ -105,10 +105,10 @@ async def test_where_people_are_declared_a_form_takes_a_code_once(strict: House)
     text, store = uuid.uuid4().hex, strict.store
     post_id = await strict.post(text, REF)
     await strict.ended(strict.run("publish", post_id))
+    run = await question(strict, post_id)
     boss = await store.add_person("boss", ["admin", "approver", "operator"], "operator")
     try:
         who = actor_of(boss.person_id)
-        run = await question(strict, post_id)
         answer(strict, run, "approve")  # As somebody whose form was open before.
         again = await question(strict, post_id, keyed="-1")
         assert strict.there(text) == []

@@ -67,7 +67,9 @@ async def test_what_a_cancelled_run_left_is_not_sent_by_another_moments_run(hous
     await house.ended(
         runs.start(house.settings, "publish-due", {"moment": {"at": later.isoformat()}}, at=later)
     )
-    line = (await house.settled(post_id, within=5))["bluesky/studio"]
+    assert house.there(text) == []
+    await house.ended(swept(house))
+    line = (await house.settled(post_id, within=70))["bluesky/studio"]
     assert (line.state, line.reason) == (State.CANCELLED, WHY)
     assert house.there(text) == []
 
