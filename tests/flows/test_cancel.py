@@ -68,6 +68,10 @@ async def test_what_a_cancelled_run_left_is_not_sent_by_another_moments_run(hous
         runs.start(house.settings, "publish-due", {"moment": {"at": later.isoformat()}}, at=later)
     )
     assert house.there(text) == []
+    async with house.store.engine.begin() as db:  # Two minutes pass.
+        late = "UPDATE delivery SET updated_at = now() - interval '2 min' WHERE post_id = :post"
+        await db.execute(sql(late), {"post": post_id})
+    await asyncio.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()) + 21)
     await house.ended(swept(house))
     line = (await house.settled(post_id, within=70))["bluesky/studio"]
     assert (line.state, line.reason) == (State.CANCELLED, WHY)
