@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clickpost.errors import NotAllowed
 from flows import _run
-from flows._choice import CODE
+from flows._choice import CODE, in_order
 from tasks import pausing
 
 
 class PlatformChoice(BaseModel):
     """Which platform a run is about."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=in_order)
 
     platform: str = Field(
         title="Platform",
