@@ -73,8 +73,9 @@ async def send(delivery_id: str, run_id: str | None = None) -> Step:
     try:
         return await _timely(house, delivery, run_id)
     except Conflict:  # Somebody else was faster, or it may not go; nothing was sent by us.
-        if await house.store.hold_unpaid(delivery_id):
-            return Step(State.HELD)
+        with suppress(Conflict):
+            if step := await _barred(house, await house.store.delivery(delivery_id)):
+                return step
         await house.store.regate(delivery_id)
         return Step((await house.store.delivery(delivery_id)).state, 1.0, parked=True)
 
@@ -127,10 +128,8 @@ async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Ste
     connection = await house.store.connection(delivery.connection_id)
     if connection.status != "active":
         return await _held(house, delivery, f"the connection is {connection.status}")
-    if await house.store.hold_unpaid(delivery.id):
-        return Step(State.HELD)
-    if await house.store.hold_if_paused(delivery, connection.platform):
-        return Step(State.HELD, paused=True)
+    if step := await _barred(house, delivery):
+        return step
     policy = house.policy(connection)
     try:
         connection = await _renewed(house, connection, policy)
@@ -142,6 +141,21 @@ async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Ste
     if done.wait is not None or done.delivery.state is not State.READY:
         return Step(done.delivery.state, done.wait or 0.0)
     return await _parts(house, done.delivery, connection, policy, run_id)
+
+
+async def _barred(house: House, delivery: Delivery) -> Step | None:
+    """Hold what nobody pays for, or whose platform is paused; None where it may go.
+
+    Raises Conflict where it went on meanwhile.
+    """
+    unpaid, paused = await house.store.barred(delivery.id)
+    if unpaid and await house.store.hold_unpaid(delivery.id):
+        return Step(State.HELD)
+    if paused and delivery.state in (State.PREPARING, State.READY):
+        platform = (await house.store.connection(delivery.connection_id)).platform
+        if await house.store.hold_if_paused(delivery, platform):
+            return Step(State.HELD, paused=True)
+    return None
 
 
 async def _made_ready(

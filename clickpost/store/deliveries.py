@@ -20,6 +20,7 @@ from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store._deliveries import LINE, RUN, changed, later, outcome_columns
 from clickpost.store.approvals import may_be_sent
+from clickpost.store.pausing import is_open
 from clickpost.store.subscriptions import is_paid_for
 from clickpost.store.tables import Attempt, Connection, Delivery, Rendition
 
@@ -216,6 +217,13 @@ class Deliveries(Base):
             )
             await session.execute(change.values(lease_owner=None, lease_until=None))
 
+    async def barred(self, delivery_id: str) -> tuple[bool, bool]:
+        """Say whether its workspace's subscription is suspended, and its platform paused."""
+        query = select(~is_paid_for(), ~is_open()).where(col(Delivery.id) == delivery_id)
+        async with self.session() as session:
+            unpaid, paused = (await session.execute(query)).one()
+        return bool(unpaid), bool(paused)
+
     async def begin_attempt(
         self,
         delivery_id: str,
@@ -232,8 +240,9 @@ class Deliveries(Base):
         A first part goes from `ready` to `sending`; a further part of a thread needs our own
         lease on the `sending` delivery. Raises Conflict where somebody else was faster, where
         this part is there already, where its time was put off or its content changed meanwhile,
-        where it needs an approval that it does not have, and where its workspace's subscription
-        is suspended. `policy` is the hash of the policy that it follows.
+        where it needs an approval that it does not have, where its workspace's subscription is
+        suspended, and where its platform is paused. `policy` is the hash of the policy that it
+        follows.
         """
         moment = now()
         async with self.transaction() as session:
@@ -248,6 +257,7 @@ class Deliveries(Base):
                 col(Delivery.content_hash) == intent["content"],
                 may_be_sent(),
                 is_paid_for(),
+                is_open(),
                 state=State.SENDING,
                 attempts=Delivery.attempts + 1,
                 lease_owner=worker,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import ColumnElement, delete, exists, func, or_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 
@@ -16,6 +16,23 @@ from clickpost.store._base import Base, append, now
 from clickpost.store._deliveries import changed
 from clickpost.store.people import permit
 from clickpost.store.tables import Connection, Delivery, PausedPlatform
+
+
+def is_open() -> ColumnElement[bool]:
+    """Return the condition that the delivery's platform is not paused.
+
+    It stands in the guarded UPDATE that begins an attempt: a pause counts also where it comes
+    while a file goes up. A thread that is going out ends first.
+    """
+    paused = (
+        exists()
+        .where(
+            col(Connection.id) == col(Delivery.connection_id),
+            col(PausedPlatform.platform) == col(Connection.platform),
+        )
+        .correlate(Delivery)
+    )
+    return or_(~paused, col(Delivery.state) == State.SENDING)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -134,3 +135,21 @@ def test_an_operator_pauses_and_resumes_from_the_command_line(
     assert listed["paused_by"] == "operator:anna"
     assert told("resume", "mastodon") == {"platform": "mastodon", "released": []}
     assert "is not paused" in str(told("resume", "mastodon", code=2))
+
+
+async def test_a_pause_that_comes_while_a_post_is_made_ready_stops_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery_id = await desk.post("mastodon", "is paused on its way")
+    begin = Store.begin_attempt
+
+    async def paused_before(self: Store, *given: Any, **more: Any) -> Any:
+        await self.pause("mastodon", actor="operator:anna")
+        return await begin(self, *given, **more)
+
+    monkeypatch.setattr(Store, "begin_attempt", paused_before)
+    step = await sending.send(delivery_id)
+    assert (step.state, step.paused) == (State.HELD, True)
+    assert await desk.there("is paused on its way") == 0
+    assert await desk.store.attempts_of(delivery_id) == []
+    assert await desk.store.resume("mastodon", actor="operator:anna") == [delivery_id]
