@@ -18,6 +18,7 @@ from rich.console import Console
 from benchmarks import _house
 from benchmarks._house import House
 from benchmarks._show import show
+from cli._publishing import tags_of
 from clickpost.settings import PROJECT
 from deployments import runs
 from deployments.stack import Stack
@@ -59,10 +60,13 @@ async def _measured(stack: Stack) -> list[dict[str, Any]]:
         used = 0.0
         for number in range(ROUNDS):
             _say(f"round {number + 1} of {ROUNDS}: {RUNS} trivial runs, then {RUNS} posts")
-            floors.append(await _round(house, "trivial", [{} for _ in range(RUNS)]))
+            floors.append(await _round(house, "trivial", [({}, []) for _ in range(RUNS)]))
             made = [await house.post(f"now {number} {one}", _TEXTS[0]) for one in range(RUNS)]
             before = _cpu(worker)
-            given = [{"post": {"post_id": post_id}} for post_id in made]
+            given = [
+                ({"post": {"post_id": post_id}}, await tags_of(house.store, post_id))
+                for post_id in made  # As `clickpost publish` starts them.
+            ]
             posts.append(await _round(house, "publish", given))
             used += _cpu(worker) - before
         floor, rate = median(floors), median(posts)
@@ -84,16 +88,16 @@ async def _measured(stack: Stack) -> list[dict[str, Any]]:
         return rows
 
 
-async def _round(house: House, flow: str, given: list[dict[str, Any]]) -> float:
-    """Start one run for each set of parameters; return how many ended in a minute."""
+async def _round(house: House, flow: str, given: list[tuple[dict[str, Any], list[str]]]) -> float:
+    """Start one run for each set of parameters and tags; return how many ended in a minute."""
     began = monotonic()
     gate = asyncio.Semaphore(8)
 
-    async def start(parameters: dict[str, Any]) -> str:
+    async def start(parameters: dict[str, Any], tags: list[str]) -> str:
         async with gate:
-            return await asyncio.to_thread(runs.start, house.settings, flow, parameters)
+            return await asyncio.to_thread(runs.start, house.settings, flow, parameters, tags=tags)
 
-    started = list(await asyncio.gather(*(start(one) for one in given)))
+    started = list(await asyncio.gather(*(start(*one) for one in given)))
 
     async def ended() -> bool:
         asked = {"flow_runs": {"id": {"any_": started}, "state": {"type": {"any_": ["COMPLETED"]}}}}

@@ -91,8 +91,10 @@ async def _emitted(house: House) -> int:
     """Give Prefect the events it has not heard; an event that it has keeps its id, and is one."""
     count = 0
     try:
-        while notices := await _some_emitted(house.store.unemitted(_EVENTS)):
-            count += notices
+        more = True
+        while more:  # Most often one event waits: nothing is asked for twice.
+            notices = await _some_emitted(house.store.unemitted(_EVENTS))
+            count, more = count + notices, notices == _EVENTS
         while calls := await _some_emitted(house.store.unemitted_calls(_CALLS)):
             count += calls
     except httpx.HTTPError as error:  # They wait; people are told all the same.

@@ -39,7 +39,7 @@ _SPENT = text("""
     WHERE holder = ANY(CAST(:holders AS text[])) AND at > :since
       AND id <> ALL(CAST(:without AS text[]))
     GROUP BY holder, what, CASE
-        WHEN at > :minutes THEN at
+        WHEN at > :minutes THEN date_trunc('second', at)
         WHEN at > :hours THEN date_trunc('minute', at)
         ELSE date_bin('5 minutes', at, 'epoch')
     END
@@ -291,7 +291,7 @@ def _needs(pot: Pot, line: Sequence[Waiting]) -> int:
 async def _spent(
     session: Any, holders: Sequence[str], moment: datetime, without: Sequence[str] = ()
 ) -> Mapping[Key, list[Spent]]:
-    """Return what was taken from the holders' pots, what is older in groups of minutes.
+    """Return what was taken from the holders' pots, by the second, what is older by minutes.
 
     A group counts as its latest member: what it holds is free a little later, never earlier.
     """
