@@ -56,11 +56,11 @@ async def _measured(stack: Stack) -> list[dict[str, Any]]:
         floors, posts = [], []
         worker = stack.processes.running("worker")
         assert worker is not None
-        await _round(house, "trivial", [{} for _ in range(10)])  # Warm up.
+        await _round(house, "trivial", [({}, [])] * 10)  # Warm up.
         used = 0.0
         for number in range(ROUNDS):
             _say(f"round {number + 1} of {ROUNDS}: {RUNS} trivial runs, then {RUNS} posts")
-            floors.append(await _round(house, "trivial", [({}, []) for _ in range(RUNS)]))
+            floors.append(await _round(house, "trivial", [({}, [])] * RUNS))
             made = [await house.post(f"now {number} {one}", _TEXTS[0]) for one in range(RUNS)]
             before = _cpu(worker)
             given = [
