@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.sql.expression import bindparam
 
@@ -21,6 +22,9 @@ from clickpost.store.vault import Vault
 _APPEND = text("SELECT ledger_append(:actor, :action, :subject, :facts)").bindparams(
     bindparam("facts", type_=JSONB)
 )
+
+_TRY = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+_GIVE_BACK = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
 
 
 class Base:
@@ -64,6 +68,23 @@ class Base:
         """Ask the database for a sign of life."""
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
+
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[bool]:
+        """Yield whether nobody else does `name` now; until this ends, nobody else will.
+
+        It is a lock of the connection's, so whoever is killed gives it back.
+        """
+        key = {"name": f"clickpost:{name}"}
+        async with self.engine.connect() as pooled:
+            connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
+            taken = bool(await connection.scalar(_TRY, key))
+            try:
+                yield taken
+            finally:
+                if taken:
+                    with suppress(SQLAlchemyError):  # Gone with its connection.
+                        await connection.execute(_GIVE_BACK, key)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

@@ -285,15 +285,10 @@ class Erasures(Certificates):
 
         The lock goes with the process: what was killed is resumed by the next.
         """
-        key = {"key": zlib.crc32(f"erasing:{erasure_id}".encode())}
-        async with self.engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), key):
+        async with self.alone(f"erasing:{erasure_id}") as taken:
+            if not taken:
                 raise Conflict(f"{erasure_id}: another run works on it")
-            try:
-                yield
-            finally:
-                await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+            yield
 
     async def begin(self, erasure_id: str) -> Erasure:
         """Take an erasure up; raise InvalidInput where it is not approved, or is complete."""

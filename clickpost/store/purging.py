@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import secrets
-import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -89,15 +88,10 @@ class Purging(Base):
 
         The lock goes with the process: what was killed is resumed by the next.
         """
-        key = {"key": zlib.crc32(f"purge:{policy}".encode())}
-        async with self.engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), key):
+        async with self.alone(f"purge:{policy}") as taken:
+            if not taken:
                 raise Conflict(f"{policy}: another purge works under this policy")
-            try:
-                yield
-            finally:
-                await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+            yield
 
     async def open_purge(
         self, policy: str, policy_hash: str, actor: str = ENGINE

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import func, or_
 from sqlmodel import col, select
 
 from clickpost.delivery import State
@@ -26,29 +23,8 @@ _GOING = (
 )
 
 
-_TRY = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-_GIVE_BACK = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
-
-
 class Watching(Base):
     """Deliveries under way, and accounts that cannot be used."""
-
-    @asynccontextmanager
-    async def alone(self, name: str) -> AsyncIterator[bool]:
-        """Yield whether nobody else does `name` now; until this ends, nobody else will.
-
-        It is a lock of the connection's, so whoever is killed gives it back.
-        """
-        key = {"name": f"clickpost:{name}"}
-        async with self.engine.connect() as pooled:
-            connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
-            taken = bool(await connection.scalar(_TRY, key))
-            try:
-                yield taken
-            finally:
-                if taken:
-                    with suppress(SQLAlchemyError):  # Gone with its connection.
-                        await connection.execute(_GIVE_BACK, key)
 
     async def going(self, moment: datetime) -> list[Going]:
         """Return what is under way for longer than a delivery usually is, oldest first."""
