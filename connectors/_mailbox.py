@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import imaplib
-import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import dkim
-from imap_tools import AND, BaseMailBox, MailBox, MailBoxStartTls, MailBoxUnencrypted, MailMessage
-from imap_tools.errors import ImapToolsError
+from imap_tools import AND, BaseMailBox, MailMessage
 
-from clickpost.errors import Transient, Unavailable
 from clickpost.settings import Settings
+from connectors._imap import Door, opened
 
-#: Seconds for which the mail server may keep us at each step.
-PATIENCE = 30.0
 #: So far back mails are looked at: what came while we were away for longer, people have to see.
 SINCE = timedelta(days=30)
 #: Mails that are fetched in one look; the next look takes the rest.
@@ -47,8 +42,7 @@ class Fetched:
 def fetch(settings: Settings, is_wanted: Callable[[Head], bool]) -> list[Fetched]:
     """Return the mails whose head is wanted; nothing in the mailbox changes.
 
-    Blocks: call it in a thread. Raises Transient where the server does not answer, Unavailable
-    where it does not let us in.
+    Blocks: call it in a thread. Raises as `_imap.opened` does.
     """
     since = (datetime.now(UTC) - SINCE).date()
     with _opened(settings) as mailbox:
@@ -84,33 +78,21 @@ def _head(one: MailMessage) -> Head:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[BaseMailBox]:
-    """Yield the mailbox; no error tells whose it is."""
-    try:
-        with _box(settings) as mailbox:
-            yield mailbox
-    except (OSError, imaplib.IMAP4.abort) as error:
-        raise Transient(f"the mailbox did not answer ({type(error).__name__})") from None
-    except (ImapToolsError, imaplib.IMAP4.error) as error:
-        raise Unavailable(
-            f"the mailbox refused us ({type(error).__name__}): look at CLICKPOST_IMAP_USER,"
-            " CLICKPOST_IMAP_PASSWORD and CLICKPOST_IMAP_FOLDER"
-        ) from None
+    with opened(_door(settings)) as mailbox:
+        mailbox.folder.set(settings.imap_folder)
+        yield mailbox
 
 
-def _box(settings: Settings) -> BaseMailBox:
-    host, port = settings.imap_host or "", settings.imap_port
-    match settings.imap_security:
-        case "tls":
-            box: BaseMailBox = MailBox(
-                host, port, PATIENCE, ssl_context=ssl.create_default_context()
-            )
-        case "starttls":
-            context = ssl.create_default_context()
-            box = MailBoxStartTls(host, port, PATIENCE, ssl_context=context)
-        case "none":
-            box = MailBoxUnencrypted(host, port, PATIENCE)
+def _door(settings: Settings) -> Door:
     password = settings.imap_password.get_secret_value() if settings.imap_password else ""
-    return box.login(settings.imap_user or "", password, settings.imap_folder)
+    return Door(
+        settings.imap_host or "",
+        settings.imap_port,
+        settings.imap_security,
+        settings.imap_user or "",
+        password,
+        "CLICKPOST_IMAP_USER, CLICKPOST_IMAP_PASSWORD and CLICKPOST_IMAP_FOLDER",
+    )
 
 
 def signature(raw: bytes, sender: str, ask: Callable[..., bytes] | None = None) -> str:

@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, Field
 
-from clickpost.errors import Transient, Unavailable
+from clickpost.errors import Transient, Unavailable, UnexpectedResponse
 from clickpost.requests import Step
 from tasks import mailbox, requests, telling
 
@@ -56,7 +56,8 @@ async def check_requests() -> PrefectState[Any]:
     trouble = ""
     try:
         taken = await mailbox.read()
-    except (Transient, Unavailable) as error:  # What is known goes on all the same.
+    except (Transient, Unavailable, UnexpectedResponse) as error:
+        # What is known goes on all the same.
         taken, trouble = mailbox.Taken(), str(error)
     swept = await requests.sweep()
     await requests.report(swept)

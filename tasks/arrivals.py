@@ -24,6 +24,7 @@ from clickpost.reach import is_loopback
 from clickpost.store.tables import Arrival, Connection
 from clickpost.triggers import QuietHours
 from connectors import _feeds, _newmail
+from connectors._imap import Door
 from connectors._outward import outward
 from tasks import _folder, _runs, _wiring, intake, planning
 from tasks import triggers as starting
@@ -105,8 +106,8 @@ class _Look:
     async def _mails(self, when: ByMailbox, marks: Mapping[str, object], *, first: bool) -> int:
         door = _door(when)
         if first and when.first == "none":
-            return await self._noted(await asyncio.to_thread(_newmail.newest, door), ())
-        found = await asyncio.to_thread(_newmail.look, door, marks, when.largest)
+            return await self._noted(await asyncio.to_thread(_newmail.newest, door, when.inbox), ())
+        found = await asyncio.to_thread(_newmail.look, door, when.inbox, marks, when.largest)
         return await self._noted(found.marks, found.mails)
 
     async def _noted(
@@ -298,17 +299,18 @@ def _words(marks: Mapping[str, object]) -> dict[str, str]:
     return {name: str(value) for name, value in marks.items()}
 
 
-def _door(when: ByMailbox) -> _newmail.Door:
+def _door(when: ByMailbox) -> Door:
     """Return the way into a mailbox; raise Unavailable where its credentials are not set."""
     if when.security == "none" and not is_loopback(when.mailbox):
         raise Unavailable("security: none is for a mail server on this machine only")
-    user, password = (_secret(when.login, what) for what in ("USER", "PASSWORD"))
-    return _newmail.Door(when.mailbox, when.port, when.security, when.inbox, user, password)
+    names = [f"CLICKPOST_MAILBOX_{when.login.upper()}_{what}" for what in ("USER", "PASSWORD")]
+    user, password = map(_secret, names)
+    look_at = f"{' and '.join(names)}, and `inbox` in the trigger's file"
+    return Door(when.mailbox, when.port, when.security, user, password, look_at)
 
 
-def _secret(login: str, what: str) -> str:
+def _secret(name: str) -> str:
     """Return one of the credentials, from the environment or the file that it names."""
-    name = f"CLICKPOST_MAILBOX_{login.upper()}_{what}"
     if value := os.environ.get(name):
         return value
     if path := os.environ.get(f"{name}_FILE"):

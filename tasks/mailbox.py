@@ -38,7 +38,7 @@ class Taken:
 
 
 async def read() -> Taken:
-    """Take what is new; raise Transient or Unavailable where the mailbox cannot be read."""
+    """Take what is new; where the mailbox cannot be read, raise as `_imap.opened` does."""
     house = await _wiring.house()
     settings, rules = house.settings, requesting.load(house.settings.policies)
     if settings.imap_host is None:

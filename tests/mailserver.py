@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +21,10 @@ class MailServer:
     mails: dict[int, bytes] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     port: int = 0
+    trusted: ssl.SSLContext | None = None
+    """Its certificate, where it speaks TLS."""
+    upgrades: bool = False
+    """True: only after STARTTLS, which it offers; no password is taken before."""
 
     def add(self, head: str, body: str = "canary body") -> None:
         """Let a mail come in."""
@@ -33,7 +39,16 @@ class MailServer:
             self.seen.append("LOGIN" if name.startswith("LOGIN") else command)
             state = b"OK"
             if name == "CAPABILITY":
-                writer.write(b"* CAPABILITY IMAP4rev1\r\n")
+                offers = " STARTTLS" if self.upgrades else ""
+                writer.write(f"* CAPABILITY IMAP4rev1 AUTH=PLAIN{offers}\r\n".encode())
+            elif name == "STARTTLS":
+                writer.write(f"{tag} OK begin\r\n".encode())
+                await writer.start_tls(self.trusted)
+                continue
+            elif name == "AUTHENTICATE PLAIN":
+                writer.write(b"+ \r\n")
+                said = base64.b64decode(await reader.readline()).decode()
+                state = b"OK" if said == f"\0{self.user}\0{self.password}" else b"NO"
             elif name.startswith("LOGIN"):
                 right = f'"{self.user}" "{self.password}"'
                 state = b"OK" if command.partition(" ")[2].strip() == right else b"NO"
@@ -64,7 +79,8 @@ class MailServer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[MailServer]:
         """Serve on a free port of loopback."""
-        server = await asyncio.start_server(self.talk, "127.0.0.1", 0)
+        at_once = None if self.upgrades else self.trusted
+        server = await asyncio.start_server(self.talk, "127.0.0.1", 0, ssl=at_once)
         self.port = server.sockets[0].getsockname()[1]
         async with server:
             yield self
