@@ -19,11 +19,17 @@ class Reference:
 
 @dataclass(frozen=True)
 class Columns:
-    """What a table has; a column's kind is `text`, `bytes`, `json`, `time` or `other`."""
+    """What a table has; a column's kind is `text`, `bytes`, `json`, `time`, `net` or `other`."""
 
     kinds: Mapping[str, str]
     references: tuple[Reference, ...] = ()
     nullable: frozenset[str] = frozenset()
+    key: str = "id"
+    """The column by which rows are told apart, and that foreign keys refer to."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Of a further database: each column's type as SQL writes it."""
+    generated: frozenset[str] = frozenset()
+    """Columns that the database computes from others, and lets nobody write."""
 
 
 Schema = Mapping[str, Columns]
@@ -83,7 +89,7 @@ _FITS = {
     "blank": {"text", "bytes"},
     "mask": {"text"},
     "digest": {"text"},
-    "network": {"text"},
+    "network": {"text", "net"},
     "month": {"time"},
     "empty": {"json"},
 }

@@ -21,7 +21,7 @@ def faults(
     if there is None or policy.data not in tables:
         yield ("data",), f"{policy.data} is no table of the data map"
         return
-    if "id" not in there.kinds:
+    if there.key == "id" and "id" not in there.kinds:
         yield ("data",), f"{policy.data} has no column id, by which rows are walked"
     for number, purpose in enumerate(policy.purposes):
         for step, column in enumerate(purpose.clock):

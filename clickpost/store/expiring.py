@@ -36,6 +36,14 @@ class Compiled:
         """The foreign keys by which other rows go with these, nearest table first."""
         return retention.below(self.policy, self.schema)
 
+    def key(self, table: str) -> str:
+        """Return the column by which rows of a table are told apart, as SQL writes it."""
+        return quoted(self.schema[table].key)
+
+    def is_row(self) -> str:
+        """Return the condition that row `r` is the one with the key `:id`."""
+        return "r.id = :id"
+
     def beyond(self) -> str:
         """Return the condition that row `r` comes after those that are done."""
         return "r.id > :after"
@@ -115,7 +123,8 @@ class Compiled:
         value = f"r.{quoted(steps[0].column if steps else last)}"
         for number, step in enumerate(steps):
             column = steps[number + 1].column if number + 1 < len(steps) else last
-            value = f"(SELECT x.{quoted(column)} FROM {quoted(step.to)} x WHERE x.id = {value})"
+            at = f"x.{self.key(step.to)} = {value}"
+            value = f"(SELECT x.{quoted(column)} FROM {quoted(step.to)} x WHERE {at})"
         return value
 
     def held(self) -> dict[str, str]:
@@ -125,11 +134,13 @@ class Compiled:
         with what is held, not with the table.
         """
         found: dict[str, str] = {}
-        for scope, condition in self._holds_over(self.policy.data, "r.id"):
+        for scope, condition in self._holds_over(
+            self.policy.data, f"r.{self.key(self.policy.data)}"
+        ):
             self._add(found, scope, condition)
         for key in self.below:
             table = quoted(key.table)
-            for scope, condition in self._holds_over(key.table, f"{table}.id"):
+            for scope, condition in self._holds_over(key.table, f"{table}.{self.key(key.table)}"):
                 ids = f"SELECT {table}.{quoted(key.column)} FROM {table} WHERE {condition}"
                 self._add(found, scope, self._up(key.to, ids))
         return found
@@ -138,9 +149,10 @@ class Compiled:
         """Return the condition that row `r` owns the rows `ids` of `table`, a table with it."""
         while table != self.policy.data:
             key = next(one for one in self.below if one.table == table)
-            ids = f"SELECT {quoted(key.column)} FROM {quoted(table)} WHERE id IN ({ids})"
+            at = f"{self.key(table)} IN ({ids})"
+            ids = f"SELECT {quoted(key.column)} FROM {quoted(table)} WHERE {at}"
             table = key.to
-        return f"r.id IN ({ids})"
+        return f"r.{self.key(table)} IN ({ids})"
 
     def _holds_over(self, table: str, row: str) -> Iterator[tuple[str, str]]:
         """Yield the conditions by which holds keep a row of `table`, each with its scope.
@@ -169,7 +181,8 @@ class Compiled:
     def _through(self, alias: str, columns: Sequence[tuple[str, str, str]]) -> str:
         ids = self._ids(columns[-1][2])
         for table, column, _ in reversed(columns[1:]):
-            ids = f"SELECT id FROM {quoted(table)} WHERE {quoted(column)} IN ({ids})"
+            at = f"{quoted(column)} IN ({ids})"
+            ids = f"SELECT {self.key(table)} FROM {quoted(table)} WHERE {at}"
         return f"{alias}.{quoted(columns[0][1])} IN ({ids})"
 
     def _ids(self, scope: str) -> str:
@@ -201,9 +214,9 @@ class Compiled:
         if table != self.policy.data:
             return self._up(table, ids)
         if by_row is not None:  # One probe of an index, not all ids at once.
-            other = f"FROM {quoted(by_row.table)} x WHERE x.{quoted(by_row.column)} = r.id"
-            return f"EXISTS (SELECT 1 {other})"
-        return f"r.id IN ({ids})"
+            at = f"x.{quoted(by_row.column)} = r.{self.key(table)}"
+            return f"EXISTS (SELECT 1 FROM {quoted(by_row.table)} x WHERE {at})"
+        return f"r.{self.key(table)} IN ({ids})"
 
     @staticmethod
     def _by_key(key: Reference) -> str:

@@ -105,7 +105,8 @@ class Forecasting(Base):
 
 def _inner(rules: Sequence[Rule]) -> str:
     columns = ", ".join(part for rule in rules for part in rule.columns())
-    return f"SELECT r.id, {columns} FROM {rules[0].compiled.table} r"
+    one = rules[0].compiled
+    return f"SELECT r.{one.key(one.policy.data)} AS id, {columns} FROM {one.table} r"
 
 
 def _tables(compiled: Compiled) -> list[tuple[str, str]]:
@@ -114,7 +115,9 @@ def _tables(compiled: Compiled) -> list[tuple[str, str]]:
     for number, key in enumerate(compiled.below):
         owner, before = joins[key.to]
         alias = f"c{number}"
-        join = f" JOIN {quoted(key.table)} {alias} ON {alias}.{quoted(key.column)} = {owner}.id"
+        # The innermost query calls the key of the policy's own table `id`.
+        at = f"{owner}.{'id' if owner == 'e' else compiled.key(key.to)}"
+        join = f" JOIN {quoted(key.table)} {alias} ON {alias}.{quoted(key.column)} = {at}"
         joins[key.table] = (alias, before + join)
     return [(table, join) for table, (_, join) in joins.items()]
 

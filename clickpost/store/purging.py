@@ -296,8 +296,8 @@ class Purging(Base):
             if await session.scalar(there, {"id": row_id}) is None:
                 raise InvalidInput(f"{table} has no row {row_id}")
             for one in policies:
-                root = await session.scalar(text(_root(one, table)), {"id": row_id})
-                if root is not None and (fate := await _fate(session, one, root, at)) is not None:
+                root = await session.scalar(text(root_of(one, table)), {"id": row_id})
+                if root is not None and (fate := await fate_of(session, one, root, at)) is not None:
                     found[one.policy.name] = fate
         return found
 
@@ -338,10 +338,10 @@ def may_be_repeated(error: BaseException) -> bool:
 def _picked(compiled: Compiled) -> str:
     return f"""
         picked AS MATERIALIZED (
-            SELECT r.id FROM {compiled.table} r
+            SELECT r.{compiled.key(compiled.policy.data)} AS id FROM {compiled.table} r
             WHERE {compiled.beyond()} AND {compiled.concerned()} AND {compiled.expired()}
               AND {compiled.untreated()} AND NOT {compiled.staying()}
-            ORDER BY r.id LIMIT :size FOR UPDATE OF r
+            ORDER BY 1 LIMIT :size FOR UPDATE OF r
         )"""
 
 
@@ -358,7 +358,8 @@ def _anonymizing(compiled: Compiled) -> str:
     return f"""
         WITH {_picked(compiled)},
         done AS (
-            UPDATE {compiled.table} r SET {sets} FROM picked WHERE r.id = picked.id RETURNING 1
+            UPDATE {compiled.table} r SET {sets} FROM picked
+            WHERE r.{compiled.key(name)} = picked.id RETURNING 1
         )
         SELECT {compiled.reached()} AS after,
                jsonb_build_object('{name}', (SELECT count(*) FROM done)) AS counts
@@ -377,7 +378,8 @@ def _deleting(compiled: Compiled) -> str:
         owner, name = owners[key.to], f"p_{key.table}"
         owners[key.table] = name
         parts.append(
-            f"{quoted(name)} AS MATERIALIZED (SELECT c.id FROM {quoted(key.table)} c"
+            f"{quoted(name)} AS MATERIALIZED (SELECT c.{compiled.key(key.table)} AS id"
+            f" FROM {quoted(key.table)} c"
             f" WHERE c.{quoted(key.column)} IN (SELECT id FROM {quoted(owner)}))"
         )
     files = []
@@ -386,7 +388,8 @@ def _deleting(compiled: Compiled) -> str:
         kept = ", ".join(f"d.{quoted(one)}" for one in named) or "1"
         parts.append(
             f"{quoted(f'd_{table}')} AS (DELETE FROM {quoted(table)} d"
-            f" USING {quoted(owners[table])} p WHERE d.id = p.id RETURNING {kept})"
+            f" USING {quoted(owners[table])} p WHERE d.{compiled.key(table)} = p.id"
+            f" RETURNING {kept})"
         )
         files += [f"SELECT {quoted(one)} AS f FROM {quoted(f'd_{table}')}" for one in named]
     if files:
@@ -402,18 +405,19 @@ def _deleting(compiled: Compiled) -> str:
     """
 
 
-def _root(compiled: Compiled, table: str) -> str:
+def root_of(compiled: Compiled, table: str) -> str:
     """Return a query for the row of the policy's table to which row `:id` of `table` belongs."""
-    query = "CAST(:id AS text)"
-    at = table
+    query, at = "CAST(:id AS text)", table
+    condition = f"CAST(x.{compiled.key(at)} AS text) = {query}" if compiled.schema[at].types else ""
     while at != compiled.policy.data:
         key = next(one for one in compiled.below if one.table == at)
-        query = f"(SELECT x.{quoted(key.column)} FROM {quoted(at)} x WHERE x.id = {query})"
-        at = key.to
-    return f"SELECT {query}"
+        where = condition or f"x.{compiled.key(at)} = {query}"
+        query = f"(SELECT x.{quoted(key.column)} FROM {quoted(at)} x WHERE {where})"
+        at, condition = key.to, ""
+    return f"SELECT CAST({query} AS text)"
 
 
-async def _fate(session: Any, compiled: Compiled, row_id: str, at: datetime) -> Fate | None:
+async def fate_of(session: Any, compiled: Compiled, row_id: str, at: datetime) -> Fate | None:
     """Return what a policy does to one row; None where it is about other rows."""
     policy = compiled.policy
     wanted = [f"({compiled.concerned()})"]
@@ -421,7 +425,7 @@ async def _fate(session: Any, compiled: Compiled, row_id: str, at: datetime) -> 
         wanted += [f"({compiled.is_active(one)})", f"({compiled.until(one)})"]
     held, referred = compiled.held(), compiled.referred()
     wanted += [f"({one})" for one in (*held.values(), *referred.values())]
-    query = text(f"SELECT {', '.join(wanted)} FROM {compiled.table} r WHERE r.id = :id")
+    query = text(f"SELECT {', '.join(wanted)} FROM {compiled.table} r WHERE {compiled.is_row()}")
     row = tuple((await session.execute(query, {**_given(compiled, at), "id": row_id})).one())
     if not row[0]:
         return None
