@@ -1,4 +1,4 @@
-"""One embedded PostgreSQL for the whole run, and a cloned database for each test."""
+"""One embedded PostgreSQL for the whole run, and a fresh database for each test."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from clickpost.store import Store
 from clickpost.store.database import migrate
 from clickpost.store.vault import Vault
 from deployments.postgres import Postgres
+from tests.databases import Databases
 
 TEMPLATE = "clickpost_template"
 
@@ -70,6 +71,14 @@ def postgres() -> Postgres:
     return server
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: Postgres) -> Iterator[Databases]:
+    """Databases with our schema, to be lent."""
+    made = Databases(postgres, TEMPLATE)
+    yield made
+    made.close()
+
+
 @contextmanager
 def database(server: Postgres, template: str) -> Iterator[str]:
     """Make a database out of `template` and drop it afterwards."""
@@ -85,9 +94,9 @@ def database(server: Postgres, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(postgres: Postgres) -> Iterator[str]:
+def database_url(databases: Databases) -> Iterator[str]:
     """An empty database with our schema."""
-    with database(postgres, TEMPLATE) as url:
+    with databases.lent() as url:
         yield url
 
 
