@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ import httpx
 from clickpost.errors import PlatformRejected, Reauthorize
 from clickpost.policy.shape import OAuthRules, PlatformPolicy
 from connectors._api import Answer, Api, Problem, json_of, plain_problem, text_at
+from connectors._tokens import end_of
 
 #: What the pages of platforms call us; it is shown to whoever is asked.
 NAME = "ClickPost"
@@ -200,13 +201,3 @@ def scopes_of(said: Any) -> tuple[str, ...] | None:
     if not isinstance(said, Sequence):
         return None
     return tuple(str(one) for one in said if one)
-
-
-def end_of(answer: Mapping[str, Any]) -> datetime | None:
-    """Return when a token ends, None where the answer does not tell."""
-    seconds = answer.get("expires_in")
-    if isinstance(seconds, str) and seconds.isascii() and seconds.isdigit():
-        seconds = int(seconds)
-    if isinstance(seconds, bool) or not isinstance(seconds, int) or not 0 < seconds < 10**9:
-        return None
-    return datetime.now(UTC) + timedelta(seconds=seconds)

@@ -50,6 +50,7 @@ from clickpost.errors import (
 )
 from connectors._api import Api, Problem, http_status_of, json_of, same_house, text_at
 from connectors._files import stream
+from connectors._tokens import end_of
 
 _SLACK = timedelta(minutes=2)
 #: The subcodes of content publishing all begin like this.
@@ -100,8 +101,8 @@ class Connector:
         answer = json_of(response, repeatable=True)
         token = text_at(answer, "access_token", call="refresh_access_token")
         rules = self.api.policy.tokens
-        lives = life_of(answer) or (rules.lives if rules else None)
-        ends = datetime.now(UTC) + lives if lives else None
+        lives = rules.lives if rules else None
+        ends = end_of(answer) or (datetime.now(UTC) + lives if lives else None)
         return Tokens({"access_token": token}, ends)
 
     async def quota(self) -> Quota:
@@ -449,14 +450,6 @@ def regain(headers: Mapping[str, str]) -> dict[str, str]:
     minutes = _REGAIN.findall(headers.get("x-business-use-case-usage", ""))
     longest = max(map(int, minutes), default=0)
     return {"retry-after": str(longest * 60)} if longest else {}
-
-
-def life_of(answer: Mapping[str, Any]) -> timedelta | None:
-    """Return how long a fresh token lives, None where the answer does not say it."""
-    try:
-        return timedelta(seconds=float(answer["expires_in"]))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
 
 
 def row_of(answer: Mapping[str, Any]) -> Mapping[str, Any]:

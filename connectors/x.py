@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import re
-import time
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,11 +41,14 @@ from clickpost.errors import (
     UnexpectedResponse,
 )
 from connectors._api import Api, Problem, json_of, plain_problem, text_at
+from connectors._tokens import alone, seconds_of, tokens_of
 
 #: What one segment of an upload holds, in bytes, and how many are sent in one step.
 PIECE = 4_000_000
 PIECES = 16
 _SLACK = timedelta(minutes=2)
+#: How long an access token lives, where X does not say.
+_LIFE = timedelta(hours=2)
 #: X bills what a look reads. Ten posts are all of the time in question, unless an account sends
 #: more than anybody should; then it is the most that a page holds.
 _PAGE, _LARGE_PAGE, _PAGES = 10, 100, 6
@@ -64,18 +66,13 @@ class Connector:
         """Make an access token, unless one was given alone: that ends within two hours."""
         if self.account.secrets.get("refresh_token"):
             return await self.refresh()
-        ends = datetime.now(UTC) + timedelta(seconds=seconds_of(None))
-        return Tokens({"access_token": self._secret("access_token")}, expires_at=ends)
+        return alone(self._secret("access_token"), _LIFE)
 
     async def refresh(self) -> Tokens:
         """Exchange the refresh token; X answers with a new one, and the old one is dead."""
         form = {"grant_type": "refresh_token", "refresh_token": self._secret("refresh_token")}
         answer = json_of(await self._oauth("token", form, "refresh"), repeatable=True)
-        token = text_at(answer, "access_token", call="POST token")
-        fresh = {"access_token": token, "refresh_token": str(answer.get("refresh_token") or "")}
-        kept = {key: value for key, value in fresh.items() if value}
-        ends = time.time() + seconds_of(answer.get("expires_in"))
-        return Tokens(kept, expires_at=datetime.fromtimestamp(ends, UTC))
+        return tokens_of(answer, _LIFE, call="POST token")
 
     async def revoke(self) -> None:
         """End the grant; one that has ended already is fine."""
@@ -285,7 +282,7 @@ class Connector:
             problem = Problem(status=400, code="failed", message=str(said or ""))
             raise self.api.error_of("media/upload", problem, step="prepare", repeatable=True)
         poll = self.api.policy.processing.poll.total_seconds()
-        return max(seconds_of(told.get("check_after_secs"), poll), 0.0)
+        return seconds_of(told.get("check_after_secs")) or poll
 
     async def _me(self, step: str) -> dict[str, Any]:
         answer = await self._json("GET", "/2/users/me", step=step)
@@ -442,9 +439,3 @@ def plain(text: str) -> str:
     """Return a text without what X changes: its spaces, its accents' form, how its links begin."""
     bare = re.sub(r"https?://", "", unicodedata.normalize("NFC", text))
     return re.sub(r"/(?=\s|$)", "", " ".join(bare.split()))
-
-
-def seconds_of(value: object, usual: float = 7200.0) -> float:
-    """Return a number of seconds that X names, or `usual`."""
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if known and 0 < float(value) < 10**7 else usual  # type: ignore[arg-type]

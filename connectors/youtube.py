@@ -6,7 +6,6 @@ Facts: the YouTube Data API v3 and Google's resumable upload protocol
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -52,6 +51,7 @@ from connectors._api import (
     text_at,
 )
 from connectors._files import stream
+from connectors._tokens import alone, tokens_of
 
 #: Google answers under either name, and a session may live at the other one.
 GOOGLE = ("https://www.googleapis.com", "https://youtube.googleapis.com")
@@ -65,6 +65,8 @@ RESUME = 308
 _GONE = frozenset({404, 410})
 _MISPLACED = frozenset({400, 416})
 _SLACK = timedelta(minutes=2)
+#: How long an access token lives, where Google does not say.
+_LIFE = timedelta(hours=1)
 _UPLOADING = frozenset({"youtube.upload", "youtube", "youtube.force-ssl"})
 _DAILY = frozenset({"quotaExceeded", "dailyLimitExceeded"})
 
@@ -80,8 +82,7 @@ class Connector:
         """Make an access token, unless one was given alone: that ends within the hour."""
         if self.account.secrets.get("refresh_token"):
             return await self.refresh()
-        ends = datetime.now(UTC) + timedelta(seconds=seconds_of(None))
-        return Tokens({"access_token": self._token()}, expires_at=ends)
+        return alone(self._token(), _LIFE)
 
     async def refresh(self) -> Tokens:
         """Exchange the refresh token, which stays as it is, for an access token of an hour."""
@@ -98,13 +99,10 @@ class Connector:
             "POST", self._oauth("token"), step="refresh", repeatable=True, data=form
         )
         answer = json_of(response, repeatable=True)
-        token = text_at(answer, "access_token", call="token")
+        tokens = tokens_of(answer, _LIFE, call="token")
         if lacks_upload(answer.get("scope")):
             raise Reauthorize("the grant lacks the scope youtube.upload; connect it again")
-        ends = time.time() + seconds_of(answer.get("expires_in"))
-        fresh = {"access_token": token, "refresh_token": str(answer.get("refresh_token") or "")}
-        kept = {key: value for key, value in fresh.items() if value}
-        return Tokens(kept, expires_at=datetime.fromtimestamp(ends, UTC))
+        return tokens
 
     async def revoke(self) -> None:
         """End the grant at Google; one that has ended already is fine."""
@@ -533,14 +531,6 @@ def lacks_upload(scope: object) -> bool:
     """Say whether Google names the granted scopes and none of them uploads."""
     granted = {one.rpartition("/")[2] for one in str(scope or "").split()}
     return bool(granted) and not granted & _UPLOADING
-
-
-def seconds_of(value: object) -> float:
-    """Return how long a token lives; an hour where Google does not say."""
-    try:
-        return float(str(value))
-    except ValueError:
-        return 3600.0
 
 
 def is_sought(item: Mapping[str, Any], sought: Sought) -> bool:

@@ -13,7 +13,8 @@ from clickpost.errors import OutcomeUnknown, PlatformError, RateLimited, Reautho
 from clickpost.policy.load import load_platforms
 from clickpost.settings import PROJECT
 from connectors import _oauth
-from connectors._oauth import Client, end_of, inner_of, scopes_of
+from connectors._oauth import Client, inner_of, scopes_of
+from connectors._tokens import end_of, seconds_of
 
 PLATFORMS = load_platforms(PROJECT / "policies")
 APP = Client("an id", "a secret", ("read",))
@@ -144,7 +145,8 @@ def test_permissions_and_ends_are_read_or_left_open() -> None:
     assert scopes_of("") == ()
     assert scopes_of(None) is None
     assert scopes_of(7) is None
-    for wrong in (None, True, 0, -5, "soon", 1e9, 10**12, [1]):
+    assert seconds_of(1.5) == 1.5
+    for wrong in (None, True, 0, -5, "soon", 1e9, 10**12, [1], float("inf"), float("nan")):
         assert end_of({"expires_in": wrong}) is None
     ends = end_of({"expires_in": "3600"})
     assert ends is not None
