@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import getpass
 import sys
+from contextlib import suppress
 
 import typer
 
 from cli import _house
+from cli._house import NotStarted
 from clickpost.errors import InvalidInput, NotAllowed
-from clickpost.people import actor_of
+from clickpost.people import Right, actor_of
 from clickpost.settings import Settings
+from clickpost.store import Store
 
 As = typer.Option(
     None,
@@ -29,11 +32,37 @@ def actor(name: str | None = None) -> str:
 
 async def _acting(given: Settings, name: str | None) -> str:
     async with _house.opened(given) as store:
-        if not await store.anybody():
-            return f"operator:{_named(name)}"
-        if name is not None:
-            raise InvalidInput("--as: people are declared here; your personal secret says who acts")
-        return actor_of((await store.prove(_secret(given))).id)
+        return await _proven(given, store, name)
+
+
+async def _proven(given: Settings, store: Store, name: str | None) -> str:
+    if not await store.anybody():
+        return f"operator:{_named(name)}"
+    if name is not None:
+        raise InvalidInput("--as: people are declared here; your personal secret says who acts")
+    return actor_of((await store.prove(_secret(given))).id)
+
+
+def permitted(right: Right) -> str:
+    """Return the actor, who has the right now; NotAllowed for who has not.
+
+    For what is no act of the store's own, which asks for itself, within the act's transaction.
+    """
+    given = _house.settings()
+    return _house.run(_permitted(given, right))
+
+
+async def _permitted(given: Settings, right: Right) -> str:
+    async with _house.opened(given) as store:
+        by = await _proven(given, store, None)
+        await store.require(by, right)
+        return by
+
+
+def permitted_where_known(right: Right) -> None:
+    """Raise NotAllowed for who has not the right; where there are no tables nobody is declared."""
+    with suppress(NotStarted):
+        permitted(right)
 
 
 def _named(name: str | None) -> str:

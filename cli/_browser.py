@@ -82,10 +82,10 @@ async def _known(given: Settings, ref: str) -> Connection | None:
         return next((row for row in await store.connections() if row.ref == ref), None)
 
 
-async def invited(given: Settings, wish: connecting.Wish) -> Invited:
+async def invited(given: Settings, wish: connecting.Wish, by: str) -> Invited:
     """Make the invitation; credentials that are given are those of our app."""
     async with _house.opened(given) as store:
-        return await inviting.invite(given, store, wish, wish.credentials)
+        return await inviting.invite(given, store, wish, wish.credentials, actor=by)
 
 
 def shown(given: Settings, made: Invited) -> None:

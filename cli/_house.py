@@ -22,6 +22,10 @@ from clickpost.store.tables import Connection
 T = TypeVar("T")
 
 
+class NotStarted(Unavailable):
+    """There is no database yet, or no table of ours in it."""
+
+
 def settings() -> Settings:
     """Return the settings; raise InvalidInput naming the variable that is wrong."""
     try:
@@ -43,7 +47,7 @@ async def opened(given: Settings) -> AsyncIterator[Store]:
     try:
         store = await Store.of(given)
     except FileNotFoundError:
-        raise Unavailable("ClickPost was never started here. Run: clickpost up") from None
+        raise NotStarted("ClickPost was never started here. Run: clickpost up") from None
     try:
         await store.ping()
         yield store
@@ -52,7 +56,7 @@ async def opened(given: Settings) -> AsyncIterator[Store]:
     except ProgrammingError as error:
         if "does not exist" not in str(error):
             raise
-        raise Unavailable("the database has no tables yet. Run: clickpost up") from None
+        raise NotStarted("the database has no tables yet. Run: clickpost up") from None
     finally:
         await store.close()
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import typer
 
 from cli import _house
+from cli._actor import permitted
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
+from clickpost.people import Right
 from clickpost.settings import Settings
 from clickpost.store.certificates import Certificates
 from clickpost.store.ledger import Walked
@@ -70,6 +72,7 @@ def rotate_keys(as_json: bool = AsJson) -> None:
     new key there and the old one in CLICKPOST_MASTER_KEY_OLD, then run this.
     """
     given = _house.settings()
+    permitted(Right.MAINTAIN)
     path = given.home / "master.key"
     if given.master_key is None:
         add_key(path)

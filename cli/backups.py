@@ -10,8 +10,10 @@ from pathlib import Path
 import typer
 
 from cli import _house
+from cli._actor import permitted, permitted_where_known
 from cli._output import AsJson, err, guarded, out, show_json
 from clickpost import logs
+from clickpost.people import Right
 from clickpost.settings import Settings
 from clickpost.store import address
 from clickpost.store.database import migrate
@@ -42,6 +44,7 @@ def backup(
     from it, and the folder of media by itself.
     """
     given = _house.settings()
+    permitted(Right.MAINTAIN)
     _house.run(_is_there(given))
     refuse(address(given), Tombstones.of(given, Vault.of(given)))
     size = backups.dump(given, address(given), file.absolute())
@@ -70,6 +73,7 @@ def restore(
     """
     given = _house.settings()
     with _alone(given) as url:
+        permitted_where_known(Right.MAINTAIN)
         Tombstones.of(given, Vault.of(given)).check()
         backups.load(given, url, file.absolute(), replace=replace)
         migrate(url)
@@ -82,6 +86,7 @@ def replay(as_json: bool = AsJson) -> None:
     """Do again what was erased, in a database that other tools restored; the stack is down."""
     given = _house.settings()
     with _alone(given) as url:
+        permitted_where_known(Right.MAINTAIN)
         migrate(url)
         done = _house.run(_replayed(given))
     _show(done, as_json=as_json)

@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from cli import _browser, _house
+from cli._actor import permitted
 from cli._output import AsJson, err, guarded, out, show_json
 from cli._publishing import started
 from cli.approving import for_one
@@ -23,6 +24,7 @@ from clickpost import budget
 from clickpost.budget import Standing
 from clickpost.delivery import State
 from clickpost.errors import InvalidInput, Unavailable
+from clickpost.people import Right
 from clickpost.policy.load import load_platforms, platform
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.settings import Settings
@@ -75,6 +77,7 @@ def connect(
     given = _house.settings()
     policy = platform(given.policies, name_of_platform)
     credentials = _from_environment(context.args)
+    by = permitted(Right.CONNECT)  # Before anybody types a credential.
     if browser:
         wish = connecting.Wish(
             platform=policy.name,
@@ -83,7 +86,7 @@ def connect(
             api_base=_address(api_base),
             options=dict(_pair(one) for one in option),
         )
-        _by_link(given, policy, wish, wait=wait, as_json=as_json)
+        _by_link(given, policy, wish, by, wait=wait, as_json=as_json)
         return
     for key in connecting.missing(credentials, policy):
         one = policy.credentials[key]
@@ -97,7 +100,7 @@ def connect(
         api_base=_address(api_base),
         options=dict(_pair(one) for one in option),
     )
-    row, released = _house.run(_connect(given, wish))
+    row, released = _house.run(_connect(given, wish, by))
     _say_connected(row, released, as_json=as_json)
 
 
@@ -105,6 +108,7 @@ def _by_link(
     given: Settings,
     policy: PlatformPolicy,
     wish: connecting.Wish,
+    by: str,
     *,
     wait: bool,
     as_json: bool,
@@ -116,7 +120,7 @@ def _by_link(
         for key in _browser.asked_for(given, policy, wish)
     }
     made = _house.run(
-        _browser.invited(given, replace(wish, credentials={**wish.credentials, **app}))
+        _browser.invited(given, replace(wish, credentials={**wish.credentials, **app}), by)
     )
     if not wait and as_json:
         show_json({"link": made.url, "works_until": made.row.expires_at.isoformat()})
@@ -156,11 +160,11 @@ def _asked(key: str, why: str, *, secret: bool) -> str:
     return line
 
 
-async def _connect(given: Settings, wish: connecting.Wish) -> tuple[Connection, Released]:
+async def _connect(given: Settings, wish: connecting.Wish, by: str) -> tuple[Connection, Released]:
     policy = load_platforms(given.policies)[wish.platform]
     async with _house.opened(given) as store, client() as http:
         held = await store.held_lines(f"{wish.platform}/{wish.name}")
-        row = await connecting.connect(store, http, policy, wish)
+        row = await connecting.connect(store, http, policy, wish, actor=by)
         with suppress(httpx.HTTPError):  # Prefect is away: the next `up` or `apply` does it.
             forms.refresh(given, await forms.choices_in(given, store))
         return row, await _released(given, store, held)

@@ -65,7 +65,7 @@ def approve(
 
 async def _approved(given: Settings, erasure_id: str, by: str) -> None:
     async with _house.opened(given) as store:
-        await Erasures(store.engine, store.vault).approve(erasure_id, by)
+        await Erasures.beside(store).approve(erasure_id, by)
 
 
 @guarded
@@ -97,7 +97,7 @@ def erase(
 
 async def _erased(given: Settings, erasure_id: str, by: str, *, leave_up: bool) -> Ended:
     async with _house.opened(given) as store:
-        erasures = Erasures(store.engine, store.vault)
+        erasures = Erasures.beside(store)
         if leave_up:
             await erasures.leave_up(erasure_id, by)
         row = await erasures.erasure(erasure_id)
@@ -131,7 +131,7 @@ def erasures(as_json: bool = AsJson) -> None:
 
 async def _listed(given: Settings) -> list[Erasure]:
     async with _house.opened(given) as store:
-        return list(await Erasures(store.engine, store.vault).erasures())
+        return list(await Erasures.beside(store).erasures())
 
 
 def _show(rows: list[dict[str, object]]) -> None:

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from cli import _house
+from cli._actor import actor
 from cli._output import AsJson, guarded, out, show_json
 from clickpost.hooks import event_of, new_secret
 from clickpost.settings import Settings
@@ -29,7 +30,7 @@ def add(
     Each call that is signed with the secret becomes the event `hook.NAME` in Prefect.
     """
     given, secret = _house.settings(), new_secret()
-    row = _house.run(_added(given, name, secret))
+    row = _house.run(_added(given, name, secret, actor()))
     if as_json:
         show_json(_shown(given, row) | {"secret": secret})
         return
@@ -37,9 +38,9 @@ def add(
     out.print(f"its secret, shown this once, for the sender to sign with: {secret}")
 
 
-async def _added(given: Settings, name: str, secret: str) -> Channel:
+async def _added(given: Settings, name: str, secret: str, by: str) -> Channel:
     async with _house.opened(given) as store:
-        return await store.add_hook(await store.workspace_id(), name, secret)
+        return await store.add_hook(await store.workspace_id(), name, secret, actor=by)
 
 
 @app.command("list")
@@ -70,16 +71,16 @@ async def _listed(given: Settings) -> list[Channel]:
 @guarded
 def remove(name: str = typer.Argument(), as_json: bool = AsJson) -> None:
     """Remove a hook: within seconds, its calls are answered as if it had never been."""
-    _house.run(_removed(_house.settings(), name))
+    _house.run(_removed(_house.settings(), name, actor()))
     if as_json:
         show_json({"removed": name})
     else:
         out.print(f"removed {name}")
 
 
-async def _removed(given: Settings, name: str) -> None:
+async def _removed(given: Settings, name: str, by: str) -> None:
     async with _house.opened(given) as store:
-        await store.remove_hook(name)
+        await store.remove_hook(name, actor=by)
 
 
 @app.command()

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cli import _house
-from cli._actor import As, actor
+from cli._actor import As, actor, permitted
 from cli._output import AsJson, guarded, out, show_json
 from cli._workspace import Which, chosen
 from clickpost.errors import InvalidInput
+from clickpost.people import Right
 from clickpost.store import Store
 from clickpost.store.members import ALL, NewTicket
 from clickpost.telling import EVENTS
@@ -78,6 +79,7 @@ def add(
 @guarded
 def list_(workspace: str = Which, as_json: bool = AsJson) -> None:
     """List the members; who left is among them until the retention policy says otherwise."""
+    permitted(Right.SEE)
 
     async def work(store: Store) -> list[dict[str, Any]]:
         return [
@@ -149,6 +151,7 @@ def withdraw(
 @guarded
 def consents(member_id: str = MEMBER, as_json: bool = AsJson) -> None:
     """List what a member agreed to."""
+    permitted(Right.SEE)
 
     async def work(store: Store) -> list[dict[str, Any]]:
         return [
@@ -190,6 +193,7 @@ def prefer(
 @guarded
 def preferences(member_id: str = MEMBER, as_json: bool = AsJson) -> None:
     """List what a member wants to be told; whatever is not listed they want."""
+    permitted(Right.SEE)
 
     async def work(store: Store) -> list[dict[str, Any]]:
         return [
@@ -262,6 +266,7 @@ def close(ticket_id: str = TICKET, name: str | None = As, as_json: bool = AsJson
 @guarded
 def show(ticket_id: str = TICKET, as_json: bool = AsJson) -> None:
     """Show what was written in a ticket."""
+    permitted(Right.SEE)
 
     async def work(store: Store) -> list[dict[str, Any]]:
         return [
@@ -276,6 +281,7 @@ def show(ticket_id: str = TICKET, as_json: bool = AsJson) -> None:
 @guarded
 def tickets(workspace: str = Which, as_json: bool = AsJson) -> None:
     """List the tickets, newest first."""
+    permitted(Right.SEE)
 
     async def work(store: Store) -> list[dict[str, Any]]:
         return [

@@ -14,9 +14,11 @@ import typer
 from rich.table import Table
 
 from cli import _house
+from cli._actor import actor, permitted
 from cli._output import AsJson, guarded, out, show_json
 from clickpost.errors import ClickPostError, InvalidInput, Unavailable
 from clickpost.ids import new as new_id
+from clickpost.people import Right
 from clickpost.settings import Settings
 from clickpost.store import NewChannel
 from clickpost.store.tables import Channel
@@ -66,7 +68,7 @@ def add(
     else:
         url = _variable("--apprise-env", apprise_env)
         new = NewChannel(name, "chat", _channels.checked_chat(url), tuple(event))
-    row = _house.run(_added(given, new, email, member))
+    row = _house.run(_added(given, new, email, member, actor()))
     made = new.secrets.get("secret") if not secret_env else None
     if as_json:
         show_json(_shown(row) | ({"secret": made} if made else {}))
@@ -87,7 +89,7 @@ def _made_key() -> str:
 
 
 async def _added(
-    given: Settings, new: NewChannel, email: str | None, member: str | None
+    given: Settings, new: NewChannel, email: str | None, member: str | None, by: str
 ) -> Channel:
     async with _house.opened(given) as store:
         workspace = await store.workspace_id()
@@ -96,7 +98,7 @@ async def _added(
         elif email is not None:
             known = [one for one in await store.members_at(email) if one.left_at is None]
             member = next((one.id for one in known if one.workspace_id == workspace), None)
-        return await store.add_channel(workspace, replace(new, member_id=member))
+        return await store.add_channel(workspace, replace(new, member_id=member), actor=by)
 
 
 @app.command("list")
@@ -126,22 +128,23 @@ async def _listed(given: Settings) -> list[Channel]:
 @guarded
 def remove(name: str = typer.Argument(), as_json: bool = AsJson) -> None:
     """Remove a channel; what still waits for it is not told through it."""
-    waiting = _house.run(_removed(_house.settings(), name))
+    waiting = _house.run(_removed(_house.settings(), name, actor()))
     if as_json:
         show_json({"removed": name, "waiting": waiting})
         return
     out.print(f"removed {name}" + (f"; {waiting} notices waited for it" if waiting else ""))
 
 
-async def _removed(given: Settings, name: str) -> int:
+async def _removed(given: Settings, name: str, by: str) -> int:
     async with _house.opened(given) as store:
-        return await store.remove_channel(name)
+        return await store.remove_channel(name, actor=by)
 
 
 @app.command("test")
 @guarded
 def try_(name: str = typer.Argument(), as_json: bool = AsJson) -> None:
     """Send a test through one channel, now, and say whether it was taken."""
+    permitted(Right.CONNECT)
     _house.run(_tested(_house.settings(), name))
     if as_json:
         show_json({"channel": name, "taken": True})

@@ -9,8 +9,10 @@ import typer
 from rich.text import Text
 
 from cli import _agreeing, _house, simulating
+from cli._actor import permitted_where_known
 from cli._output import DONE, FAILED, WRONG_INPUT, AsJson, guarded, out, show_json
 from clickpost.errors import InvalidInput
+from clickpost.people import Right
 from clickpost.policy.load import Problem, Report
 from clickpost.policy.schema import write_schemas
 
@@ -98,6 +100,7 @@ def apply(
     Refuses, and touches nothing, while any policy file is wrong. Removes only what it made itself.
     """
     given = _house.settings()
+    permitted_where_known(Right.CONFIGURE)
     if watch:
         _agreeing.watch(given)
         return

@@ -190,11 +190,11 @@ async def _held(given: Settings, new: NewHold, by: str) -> str:
     async with _house.opened(given) as store:
         if "." in new.scope:
             await _seen_elsewhere(given, store, new)
-            return await _holds(store).place_hold(new, by, seen=True)
+            return await Holds.beside(store).place_hold(new, by, seen=True)
         known = keeping.load(given.policies).tables.tables
         if new.scope not in known or "id" not in known[new.scope].columns:
             raise InvalidInput(f"unknown table {new.scope!r}")
-        return await _holds(store).place_hold(new, by)
+        return await Holds.beside(store).place_hold(new, by)
 
 
 async def _seen_elsewhere(given: Settings, store: Store, new: NewHold) -> None:
@@ -205,12 +205,6 @@ async def _seen_elsewhere(given: Settings, store: Store, new: NewHold) -> None:
     async with Elsewhere.opened(name, Purging(store.engine, store.vault)) as there:
         if not await there.has(table, new.target):
             raise InvalidInput(f"{new.scope} has no row {new.target}")
-
-
-def _holds(store: Store) -> Holds:
-    holds = Holds(store.engine, store.vault)
-    holds.policies = store.policies
-    return holds
 
 
 @app.command()
@@ -230,4 +224,4 @@ def release(
 
 async def _released(given: Settings, hold_id: str, by: str) -> None:
     async with _house.opened(given) as store:
-        await _holds(store).end_hold(hold_id, by)
+        await Holds.beside(store).end_hold(hold_id, by)

@@ -99,6 +99,7 @@ async def _asked(given: Settings, asked: Asked, by: str) -> SubjectRequest:
             known = [one.id for one in await store.workspaces()]
             if asked.workspace_id not in known:
                 raise InvalidInput(f"no workspace {asked.workspace_id}; see: clickpost workspaces")
+        await store.require(by, Right.SERVE)
         return (await doors.receive(given, store, asked, by))[0]
 
 

@@ -12,6 +12,7 @@ import httpx
 import connectors
 from clickpost.contract import Account, Identifies, SignsIn
 from clickpost.errors import InvalidInput, PolicyError
+from clickpost.people import ENGINE
 from clickpost.policy.shape import Credential, PlatformPolicy
 from clickpost.store import NewConnection, Store
 from clickpost.store.tables import Connection
@@ -31,9 +32,17 @@ class Wish:
 
 
 async def connect(
-    store: Store, http: httpx.AsyncClient, policy: PlatformPolicy, wish: Wish
+    store: Store,
+    http: httpx.AsyncClient,
+    policy: PlatformPolicy,
+    wish: Wish,
+    *,
+    actor: str = ENGINE,
 ) -> Connection:
-    """Sign in, ask who it is, and keep the connection; nothing is kept where either fails."""
+    """Sign in, ask who it is, and keep the connection; nothing is kept where either fails.
+
+    Raises NotAllowed for an actor who may not connect accounts.
+    """
     account = Account(
         connection_id="new",
         platform=wish.platform,
@@ -66,7 +75,8 @@ async def connect(
             limits=who.limits,
             expires_at=expires_at or wish.expires_at or who.expires_at,
             app_user_id=who.app_user_id,
-        )
+        ),
+        actor=actor,
     )
 
 

@@ -69,7 +69,7 @@ async def plan(
     settings: Settings, store: Store, wanted: Wanted, actor: str = ENGINE
 ) -> tuple[Erasure, str | None]:
     """Write what an erasure would do, and touch nothing; return it, and why it needs approval."""
-    erasures = Erasures(store.engine, store.vault)
+    erasures = Erasures.beside(store)
     erasing = await loaded(settings, store, wanted.policy, wanted.action)
     row = await erasures.plan(
         erasing,

@@ -18,6 +18,7 @@ from clickpost import invitation
 from clickpost.errors import ClickPostError, InvalidInput, PlatformError, Transient
 from clickpost.invitation import LINK_LIVES, STATE_LIVES, Verdict
 from clickpost.logs import logger
+from clickpost.people import Right
 from clickpost.policy.load import load_platforms
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.settings import Settings
@@ -80,12 +81,15 @@ async def invite(
     store: Store,
     wish: connecting.Wish,
     app: Mapping[str, str] | None = None,
+    *,
+    actor: str = "operator",
 ) -> Invited:
     """Make an invitation; `app` is our app's id and secret, where an operator names another one.
 
     Raises InvalidInput where the platform is not connected in a browser, cannot send people back
-    here, or has no app of ours.
+    here, or has no app of ours; NotAllowed for an actor who may not connect accounts.
     """
+    await store.require(actor, Right.CONNECT)
     policy = load_platforms(settings.policies)[wish.platform]
     rules = invitation.rules_of(policy)
     base = connecting.base_of(policy, wish.api_base)
@@ -105,7 +109,7 @@ async def invite(
         expires_at=datetime.now(UTC) + LINK_LIVES,
         options=wish.options,
     )
-    row = await store.invite(workspace, new)
+    row = await store.invite(workspace, new, actor=actor)
     return Invited(row, f"{settings.gateway_url}/connect/{link}")
 
 

@@ -46,8 +46,16 @@ KIND = Kind("roles", "roles", Roles)
 
 
 def check(place: Path) -> Report:
-    """Look at the roles policy under a folder."""
-    return KIND.check(place, _sound)
+    """Look at the roles policy under a folder; a right that no role has is a warning."""
+    report = Report()
+    warnings: list[Problem] = []
+
+    def judged(source: Source, made: Roles) -> Iterator[Problem]:
+        warnings.extend(_unheld(source, made))
+        return _sound(source, made)
+
+    KIND.read(place, report, judged)
+    return Report(report.files, sorted(report.problems), sorted(warnings))
 
 
 def load(folder: Path) -> Rules:
@@ -64,6 +72,14 @@ def _loaded(folder: Path, _stamp: tuple[int, int]) -> Rules:
     (found,) = KIND.load(folder, _sound).values()
     roles = {name: frozenset(role.may) for name, role in found.roles.items()}
     return Rules(roles, frozenset(map(Right, found.two_people)), found.codes_last)
+
+
+def _unheld(source: Source, made: Roles) -> Iterator[Problem]:
+    """Yield each right that no role has, as a file has none of an older version's newer rights."""
+    held = {right for role in made.roles.values() for right in role.may}
+    for right in Right:
+        if right not in held and right is not Right.ADMINISTER:
+            yield source.problem(("roles",), f"no role may `{right.value}`: nobody can, then")
 
 
 def _sound(source: Source, made: Roles) -> Iterator[Problem]:

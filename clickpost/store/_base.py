@@ -54,6 +54,13 @@ class Base:
         """
         return cls(engine_of(url, size=size, patience=patience), vault)
 
+    @classmethod
+    def beside(cls, other: Base) -> Self:
+        """Return another part of the same open store, which asks the same roles for rights."""
+        made = cls(other.engine, other.vault)
+        made.policies = other.policies
+        return made
+
     async def close(self) -> None:
         """Give the connections back."""
         await self.engine.dispose()

@@ -16,8 +16,10 @@ from clickpost import budget
 from clickpost.budget import Ask, Pot, Short, Spent, Standing, Told, Waiting
 from clickpost.delivery import State
 from clickpost.errors import Conflict
+from clickpost.people import Right
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
+from clickpost.store.people import permit
 from clickpost.store.tables import Allowance, Connection, Delivery, Post, Spend
 from clickpost.telling import Event, Happening
 
@@ -233,9 +235,10 @@ class Budgets(Base):
     ) -> None:
         """Set how many posts an account may send in the guard's window; None: as the policy says.
 
-        What waits for the guard asks again at once.
+        What waits for the guard asks again at once. Raises NotAllowed for who may not.
         """
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.CONFIGURE)
             row = await session.get_one(Connection, connection_id, with_for_update=True)
             row.burst = posts
             await session.flush()

@@ -13,13 +13,15 @@ from typing import Any
 from sqlalchemy import text, update
 from sqlmodel import col, select
 
-from clickpost import ids
+from clickpost import ids, people
 from clickpost.contract import Account, Tokens
 from clickpost.delivery import State
-from clickpost.errors import AnotherAccount, InvalidInput
+from clickpost.errors import AnotherAccount, InvalidInput, Reauthorize
+from clickpost.people import Right
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
 from clickpost.store.database import AWAY
+from clickpost.store.people import permit
 from clickpost.store.tables import Connection, Delivery, Workspace
 from clickpost.store.vault import Sealed
 
@@ -66,11 +68,12 @@ class Connections(Base):
             raise InvalidInput("the database has no workspace. Run: clickpost up")
         return str(found)
 
-    async def add_connection(self, new: NewConnection) -> Connection:
+    async def add_connection(self, new: NewConnection, *, actor: str = people.ENGINE) -> Connection:
         """Store a connection; the same PLATFORM/NAME again is a reconnect and releases its held.
 
         Raises AnotherAccount where that is another one by now: what waits was meant for the
-        one, and what it was given cannot be looked for at the other.
+        one, and what it was given cannot be looked for at the other. Raises NotAllowed for who
+        may not connect; of a sign-in by a link, whoever made the link might.
         """
         workspace = await self.workspace_id()
         async with self.transaction() as session:
@@ -79,6 +82,7 @@ class Connections(Base):
                 Connection.platform == new.platform,
                 Connection.name == new.name,
             )
+            await permit(session, self.rules, actor, Right.CONNECT)
             row = await session.scalar(query.with_for_update())
             again = row is not None
             if row is not None and row.remote_id and new.remote_id not in (None, row.remote_id):
@@ -98,7 +102,8 @@ class Connections(Base):
             await session.flush()
             released = await self._released(session, row.id) if again else 0
             action = "connection.reconnected" if again else "connection.added"
-            await append(session, action, row.id, {"platform": new.platform, "released": released})
+            facts = {"platform": new.platform, "released": released}
+            await append(session, action, row.id, facts, actor)
         return row
 
     async def _released(self, session: Any, connection_id: str) -> int:
@@ -154,7 +159,9 @@ class Connections(Base):
         return self.opened(await self.connection(connection_id))
 
     def opened(self, row: Connection) -> Account:
-        """Return the account of a row that was just read."""
+        """Return the account of a row; raise Reauthorize where its tokens went with its grant."""
+        if not row.data_key:
+            raise Reauthorize(f"{row.id}: its grant is gone, and its tokens with it")
         sealed = Sealed(row.secrets, row.data_key, row.key_id)
         return Account(
             connection_id=row.id,
@@ -177,6 +184,8 @@ class Connections(Base):
         fresh = {key: value for key, value in tokens.secrets.items() if value}
         async with self.transaction() as session:
             row = await session.get_one(Connection, connection_id, with_for_update=True)
+            if not row.data_key:  # Its owner took the grant back meanwhile: nothing is kept.
+                return
             before = self.vault.open(row.id, Sealed(row.secrets, row.data_key, row.key_id))
             sealed = self.vault.seal(row.id, {**before, **fresh})
             row.secrets, row.data_key, row.key_id = sealed.secrets, sealed.data_key, sealed.key_id

@@ -20,7 +20,9 @@ from sqlmodel import col, delete, select
 from clickpost import ids
 from clickpost.errors import InvalidInput
 from clickpost.hooks import NAME, Call, event_of, once_of
+from clickpost.people import Right
 from clickpost.store._base import Base, append, now
+from clickpost.store.people import permit
 from clickpost.store.tables import Channel, Notice
 from clickpost.store.vault import Sealed
 from clickpost.telling import Said
@@ -31,8 +33,13 @@ KIND, INBOUND = "hook", "inbound"
 class Hooks(Base):
     """Hooks and the calls that came through them."""
 
-    async def add_hook(self, workspace_id: str, name: str, secret: str) -> Channel:
-        """Store a hook, its secret sealed; raise InvalidInput for a name that is wrong or taken."""
+    async def add_hook(
+        self, workspace_id: str, name: str, secret: str, *, actor: str = "operator"
+    ) -> Channel:
+        """Store a hook, its secret sealed; raise InvalidInput for a name that is wrong or taken.
+
+        Raises NotAllowed for who may not say who starts something here.
+        """
         if not NAME.fullmatch(name):
             raise InvalidInput(
                 f"{name!r} is no name for a hook: up to 63 small letters, digits and hyphens"
@@ -52,13 +59,14 @@ class Hooks(Base):
             "created_at": now(),
         }
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.CONNECT)
             made = insert(Channel).values(values).on_conflict_do_nothing().returning(Channel)
             row: Channel | None = (await session.scalars(made)).one_or_none()
             if row is None:
                 raise InvalidInput(
                     f"a hook {name} exists; remove it first: clickpost hooks remove {name}"
                 )
-            await append(session, "hook.added", hook_id, {}, "operator")
+            await append(session, "hook.added", hook_id, {}, actor)
         return row
 
     async def hooks(self) -> list[Channel]:
@@ -74,9 +82,13 @@ class Hooks(Base):
             found: Channel | None = await session.scalar(query)
         return found
 
-    async def remove_hook(self, name: str) -> None:
-        """Remove a hook: its secret opens nothing any more; raise InvalidInput for none."""
+    async def remove_hook(self, name: str, *, actor: str = "operator") -> None:
+        """Remove a hook: its secret opens nothing any more; raise InvalidInput for none.
+
+        Raises NotAllowed for who may not.
+        """
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.CONNECT)
             gone = (
                 delete(Channel)
                 .where(col(Channel.kind) == KIND, col(Channel.name) == _kept_as(name))
@@ -85,7 +97,7 @@ class Hooks(Base):
             hook_id = (await session.scalars(gone)).one_or_none()
             if hook_id is None:
                 raise InvalidInput(f"no hook {name}; see: clickpost hooks list")
-            await append(session, "hook.removed", hook_id, {}, "operator")
+            await append(session, "hook.removed", hook_id, {}, actor)
 
     def hook_secret(self, row: Channel) -> str:
         """Return the hook's secret, opened."""

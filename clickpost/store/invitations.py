@@ -16,8 +16,10 @@ from sqlmodel import col, select
 from clickpost import ids
 from clickpost.errors import Conflict
 from clickpost.invitation import Started, Status, digest_of
+from clickpost.people import Right
 from clickpost.store._base import Base, append, now
-from clickpost.store.tables import Connection, Invitation, OAuthClient
+from clickpost.store.people import permit
+from clickpost.store.tables import Invitation, OAuthClient
 from clickpost.store.vault import Sealed
 
 
@@ -45,8 +47,10 @@ class Sought:
 class Invitations(Base):
     """Invitations, and the apps through which people sign in."""
 
-    async def invite(self, workspace_id: str, new: NewInvitation) -> Invitation:
-        """Store an invitation."""
+    async def invite(
+        self, workspace_id: str, new: NewInvitation, *, actor: str = "operator"
+    ) -> Invitation:
+        """Store an invitation; raise NotAllowed for who may not connect accounts."""
         invitation_id = ids.new("inv")
         sealed = self.vault.seal(invitation_id, {"link": new.link})
         row = Invitation(
@@ -65,10 +69,11 @@ class Invitations(Base):
             expires_at=new.expires_at,
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.CONNECT)
             session.add(row)
             await session.flush()
             facts = {"platform": new.platform}
-            await append(session, "invitation.made", row.id, facts, "operator")
+            await append(session, "invitation.made", row.id, facts, actor)
         return row
 
     async def invitation(self, invitation_id: str) -> Invitation:
@@ -239,26 +244,6 @@ class Invitations(Base):
         async with self.session() as session:
             rows = (await session.scalars(query)).all()
         return [self.client_secrets(row)["client_secret"] for row in rows]
-
-    async def granted_by(
-        self, platform: str, user_id: str, before: datetime | None
-    ) -> list[Connection]:
-        """Return what a platform's user granted, and not anew since `before`.
-
-        The id is the one under which the platform's callbacks know them, or the account's own.
-        """
-        query = select(Connection).where(
-            Connection.platform == platform,
-            (col(Connection.app_user_id) == user_id) | (col(Connection.remote_id) == user_id),
-            col(Connection.status) != "revoked",
-        )
-        async with self.session() as session:
-            rows = (await session.scalars(query)).all()
-        return [
-            row
-            for row in rows
-            if before is None or row.connected_at is None or row.connected_at <= before
-        ]
 
     async def seal_invitations_anew(self) -> int:
         """Seal every open invitation and every app under the current master key."""

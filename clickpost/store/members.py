@@ -11,7 +11,9 @@ from sqlmodel import col, select
 
 from clickpost import ids
 from clickpost.errors import InvalidInput
+from clickpost.people import Right
 from clickpost.store._base import Base, append, now
+from clickpost.store.people import permit
 from clickpost.store.subjects import Subjects
 from clickpost.store.tables import (
     Channel,
@@ -73,7 +75,7 @@ class NewTicket:
 
 
 class Members(Subjects, Base):
-    """People in workspaces."""
+    """People in workspaces. What changes them raises NotAllowed for who may not serve."""
 
     async def members(self, workspace_id: str) -> list[Member]:
         """Return a workspace's members, oldest first; who left is among them."""
@@ -108,6 +110,7 @@ class Members(Subjects, Base):
             created_at=now(),
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             there = select(Member.id).where(
                 Member.workspace_id == workspace_id,
                 Member.email_digest == digest,
@@ -130,6 +133,7 @@ class Members(Subjects, Base):
             .returning(col(Member.id))
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             if await session.scalar(change) is None:
                 raise InvalidInput(f"{member_id} has left already")
             await append(session, "member.left", member_id, {}, by)
@@ -151,6 +155,7 @@ class Members(Subjects, Base):
             given_at=now(),
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             session.add(row)
             await session.flush()
             await append(session, "consent.given", row.id, {"wording": wording}, by)
@@ -165,6 +170,7 @@ class Members(Subjects, Base):
             .returning(col(Consent.id))
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             if await session.scalar(change) is None:
                 raise InvalidInput(f"there is no consent {consent_id} that holds")
             await append(session, "consent.withdrawn", consent_id, {}, by)
@@ -199,6 +205,7 @@ class Members(Subjects, Base):
             )
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             await session.execute(upsert)
             facts = {"event": event, "way": way, "wanted": wanted}
             await append(session, "preference.set", member_id, facts, by)
@@ -223,6 +230,7 @@ class Members(Subjects, Base):
             opened_at=now(),
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             session.add(row)
             await session.flush()
             session.add(_message(row.id, "person", new.text))
@@ -235,6 +243,7 @@ class Members(Subjects, Base):
         if author not in AUTHORS:
             raise InvalidInput(f"--author: one of {', '.join(AUTHORS)}")
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             row = await session.get(Ticket, ticket_id, with_for_update=True)
             if row is None or row.closed_at is not None:
                 raise InvalidInput(f"there is no open ticket {ticket_id}")
@@ -257,6 +266,7 @@ class Members(Subjects, Base):
             .returning(col(Ticket.id))
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             if await session.scalar(change) is None:
                 raise InvalidInput(f"there is no open ticket {ticket_id}")
             await append(session, "ticket.closed", ticket_id, {}, by)

@@ -14,8 +14,10 @@ from sqlmodel import col, select
 
 from clickpost import causes, ids
 from clickpost.errors import InvalidInput
+from clickpost.people import Right
 from clickpost.store._base import Base, append, now
 from clickpost.store.members import wants
+from clickpost.store.people import permit
 from clickpost.store.tables import Channel, Connection, Delivery, Notice, Post, Telling, Workspace
 from clickpost.store.vault import Sealed
 from clickpost.telling import GIVE_UP_AFTER, UNTOLD, Event, Happening, Said, event_of
@@ -151,9 +153,15 @@ class Notices(Base):
             )
             return await write(session, str(given), what)
 
-    async def add_channel(self, workspace_id: str, new: NewChannel) -> Channel:
-        """Store a channel; raise InvalidInput where its name is taken."""
+    async def add_channel(
+        self, workspace_id: str, new: NewChannel, *, actor: str = "operator"
+    ) -> Channel:
+        """Store a channel; raise InvalidInput where its name is taken, NotAllowed for who may not.
+
+        Whoever is told learns what happens here.
+        """
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.CONNECT)
             known = select(Channel.id).where(
                 Channel.workspace_id == workspace_id, Channel.name == new.name
             )
@@ -178,7 +186,7 @@ class Notices(Base):
             )
             session.add(row)
             await session.flush()
-            await append(session, "channel.added", channel_id, {"kind": new.kind}, "operator")
+            await append(session, "channel.added", channel_id, {"kind": new.kind}, actor)
         return row
 
     async def channels(self) -> list[Channel]:
@@ -200,17 +208,21 @@ class Notices(Base):
         """Return the channel's address and keys, opened."""
         return self.vault.open(row.id, Sealed(row.secrets, row.data_key, row.key_id))
 
-    async def remove_channel(self, name: str) -> int:
-        """Remove a channel and what waits for it; return how many notices it no longer tells."""
+    async def remove_channel(self, name: str, *, actor: str = "operator") -> int:
+        """Remove a channel and what waits for it; return how many notices it no longer tells.
+
+        Raises NotAllowed for who may not.
+        """
         row = await self.channel(name)
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.CONNECT)
             waiting = select(func.count()).where(
                 Telling.channel_id == row.id, Telling.state == "waiting"
             )
             count = int(await session.scalar(waiting) or 0)
             await session.execute(delete(Telling).where(col(Telling.channel_id) == row.id))
             await session.execute(delete(Channel).where(col(Channel.id) == row.id))
-            await append(session, "channel.removed", row.id, {"kind": row.kind}, "operator")
+            await append(session, "channel.removed", row.id, {"kind": row.kind}, actor)
         return count
 
     async def seal_channels_anew(self) -> int:

@@ -249,11 +249,16 @@ async def permit(session: Any, rules: Rules, actor: str, right: Right) -> None:
     if row is None:
         raise NotAllowed(f"you are not declared any more; {_ASK}")
     if not rules.may(row.roles, right):
-        holders = " or ".join(rules.holders(right)) or "nobody"
         raise NotAllowed(
-            f"you may not {right.value}: that takes the role {holders}, and you have"
+            f"you may not {right.value}: {_takes(rules, right)}, and you have"
             f" {', '.join(row.roles)}; {_ASK}"
         )
+
+
+def _takes(rules: Rules, right: Right) -> str:
+    if holders := rules.holders(right):
+        return f"that takes the role {' or '.join(holders)}"
+    return "no role of policies/roles/clickpost.yaml has that right"
 
 
 async def apart(session: Any, rules: Rules, actor: str, post_id: str) -> None:

@@ -12,8 +12,10 @@ from sqlmodel import col, select
 
 from clickpost.delivery import State
 from clickpost.errors import InvalidInput
+from clickpost.people import Right
 from clickpost.slots import Slots, upcoming
 from clickpost.store._base import Base, append, now
+from clickpost.store.people import permit
 from clickpost.store.tables import Connection, Delivery
 
 #: A slot is taken at least so long ahead: what is nearer could not be prepared in time.
@@ -27,8 +29,12 @@ class QueueSlots(Base):
     """Slots of connections."""
 
     async def set_slots(self, connection_id: str, slots: Slots | None, *, actor: str) -> None:
-        """Keep the connection's slots; what is scheduled already stays where it is."""
+        """Keep the connection's slots; what is scheduled already stays where it is.
+
+        Raises NotAllowed for who may not plan posts.
+        """
         async with self.transaction() as session:
+            await permit(session, self.rules, actor, Right.PUBLISH)
             given = slots.model_dump(mode="json") if slots is not None and slots.days else None
             change = update(Connection).where(col(Connection.id) == connection_id)
             await session.execute(change.values(slots=given))

@@ -11,8 +11,10 @@ from sqlmodel import col, select
 from clickpost import ids
 from clickpost.delivery import State
 from clickpost.errors import InvalidInput
+from clickpost.people import Right
 from clickpost.store import notices
 from clickpost.store._base import Base, append, now
+from clickpost.store.people import permit
 from clickpost.store.tables import Connection, Delivery, Subscription, Workspace
 from clickpost.telling import PAYER, Event, Happening
 
@@ -55,7 +57,7 @@ class Turned:
 
 
 class Subscriptions(Base):
-    """Subscriptions, and the deliveries that they hold."""
+    """Subscriptions, and the deliveries that they hold; NotAllowed for who may not serve."""
 
     async def workspaces(self) -> list[Workspace]:
         """Return all workspaces, oldest first."""
@@ -84,6 +86,7 @@ class Subscriptions(Base):
             updated_at=moment,
         )
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             session.add(row)
             await session.flush()
             await append(session, "subscription.started", row.id, {"workspace": workspace_id}, by)
@@ -95,6 +98,7 @@ class Subscriptions(Base):
         Raises InvalidInput for one that is not there, or not active.
         """
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             row = await _turned(session, subscription_id, (_ACTIVE,), _SUSPENDED)
             held = await _of_workspace(
                 session,
@@ -127,6 +131,7 @@ class Subscriptions(Base):
         now is still sent, its post's `late` says. Raises InvalidInput for one not suspended.
         """
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             row = await _turned(session, subscription_id, (_SUSPENDED,), _ACTIVE)
             free = await _freed(session, row, State.PLANNED, None)
             await _noted(session, free, State.PLANNED, by)
@@ -139,6 +144,7 @@ class Subscriptions(Base):
         Raises InvalidInput for one that is not there, or over.
         """
         async with self.transaction() as session:
+            await permit(session, self.rules, by, Right.SERVE)
             row = await _turned(
                 session, subscription_id, (_ACTIVE, _SUSPENDED), _ENDED, ended_at=now()
             )

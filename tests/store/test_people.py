@@ -22,7 +22,7 @@ from clickpost.store.holds import Holds, NewHold
 from tasks import answering, signing_off
 
 OPERATOR = "operator:kim"
-ROLES = ("publisher", "approver", "operator", "compliance", "admin")
+ROLES = ("publisher", "approver", "operator", "compliance", "support", "keeper", "admin")
 
 
 async def declared(store: Store, *roles: str) -> str:
@@ -141,6 +141,24 @@ async def see(store: Store, by: str) -> None:
     await store.require(by, Right.SEE)
 
 
+async def connect(store: Store, by: str) -> None:
+    secrets = {"access_jwt": "y"}
+    new = NewConnection("bluesky", f"for {by}", "http://127.0.0.1:1", secrets)
+    await store.add_connection(new, actor=by)
+
+
+async def raise_burst(store: Store, by: str) -> None:
+    await store.set_burst(await connected(store), 9, actor=by)
+
+
+async def serve(store: Store, by: str) -> None:
+    await store.subscribe(await store.workspace_id(), "studio", None, by)
+
+
+async def maintain(store: Store, by: str) -> None:
+    await store.require(by, Right.MAINTAIN)
+
+
 async def switch_approval_off(store: Store, by: str) -> None:
     await store.require_approval(None, on=False, actor=by)
 
@@ -161,7 +179,11 @@ ACTS: dict[Act, set[str]] = {
     take_down: {"operator", "compliance"},
     hold: {"compliance"},
     erase: {"compliance"},
-    see: {"compliance"},
+    see: {"compliance", "support"},
+    serve: {"compliance", "support"},
+    connect: {"operator", "keeper"},
+    raise_burst: {"operator", "keeper"},
+    maintain: {"keeper"},
     switch_approval_off: {"admin"},
     declare: {"admin"},
 }

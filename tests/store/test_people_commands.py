@@ -31,8 +31,11 @@ class Desk:
     def sits(self, secret: str) -> None:
         self.given = self.given.model_copy(update={"person_secret": SecretStr(secret)})
 
+    async def tried(self, *words: str) -> Result:
+        return await asyncio.to_thread(runner.invoke, app, list(words))
+
     async def ran(self, *words: str, code: int = 0) -> Result:
-        answer = await asyncio.to_thread(runner.invoke, app, list(words))
+        answer = await self.tried(*words)
         assert answer.exit_code == code, answer.output
         return answer
 
@@ -58,7 +61,13 @@ async def test_people_are_declared_prove_themselves_and_leave(desk: Desk, store:
     desk.sits(made["secret"])
     assert "not, or no longer" in (await desk.ran("people", "whoami", code=1)).output
     desk.sits(fresh["secret"])
-    assert (await desk.json("people", "whoami"))["may"] == ["erase", "hold", "see", "takedown"]
+    assert (await desk.json("people", "whoami"))["may"] == [
+        "erase",
+        "hold",
+        "see",
+        "serve",
+        "takedown",
+    ]
     refused = await desk.ran("people", "remove", "kim", code=1)
     assert "you may not administer: that takes the role admin" in refused.output
     desk.sits(boss["secret"])
