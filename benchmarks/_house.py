@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import httpx
 from ruamel.yaml import YAML
@@ -25,6 +28,43 @@ from deployments import runs
 from deployments.stack import Stack
 from tasks import connecting, intake
 
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def ended_well() -> Iterator[None]:
+    """Let what is asked to end meanwhile (by SIGTERM, or with its terminal) clean up after itself.
+
+    Ctrl-C does so anyway. Elsewhere than in the main thread nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, _end) for one in _ENDS}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let nobody who is impatient leave behind what is being stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in (*_ENDS, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
 
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as held:
@@ -35,14 +75,19 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def settings() -> Iterator[Settings]:
-    """Yield settings for a home that goes away afterwards; this process reads the same ones."""
-    with tempfile.TemporaryDirectory(prefix="clickpost-bench-") as folder:
+def settings(**more: str) -> Iterator[Settings]:
+    """Yield settings for a home that goes away afterwards; this process reads the same ones.
+
+    `more` are others than those of place and ports, by their names in the environment without
+    CLICKPOST_: the stack's processes have them too.
+    """
+    with ended_well(), tempfile.TemporaryDirectory(prefix="clickpost-bench-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user where we are root.
         ports = _free_ports(3)
         names = ("PREFECT_PORT", "GATEWAY_PORT", "SANDBOX_PORT")
         said = {f"CLICKPOST_{name}": str(port) for name, port in zip(names, ports, strict=True)}
         said |= {"CLICKPOST_HOME": folder, "CLICKPOST_LOG_LEVEL": "WARNING"}
+        said |= {f"CLICKPOST_{name}": value for name, value in more.items()}
         before = {name: os.environ.get(name) for name in said}
         os.environ.update(said)
         try:
@@ -90,12 +135,21 @@ def _restored(before: Mapping[str, str | None]) -> None:
 @contextmanager
 def stack(given: Settings) -> Iterator[Stack]:
     """Yield a running stack."""
-    made = Stack(given)
-    try:
+    with stopped(given) as made:
         made.up(sandbox=True)
         yield made
-    finally:
-        made.down()
+
+
+@contextmanager
+def stopped(given: Settings) -> Iterator[Stack]:
+    """Yield a stack that does not run yet; it does not run afterwards, however that comes."""
+    made = Stack(given)
+    with ended_well():
+        try:
+            yield made
+        finally:
+            with _undisturbed():
+                made.down()
 
 
 @dataclass(frozen=True)

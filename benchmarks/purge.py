@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from benchmarks import _house
 from benchmarks._show import show
 from clickpost.policy import keeping
 from clickpost.policy.privacy import Retention
@@ -54,7 +55,7 @@ SELECT (SELECT count(*) FROM ticket) + (SELECT count(*) FROM ticket_message)
 
 def main(*, as_json: bool, tickets: int) -> None:
     """Measure on an embedded PostgreSQL of its own, which is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="clickpost-bench-") as folder:
+    with _house.ended_well(), tempfile.TemporaryDirectory(prefix="clickpost-bench-") as folder:
         root = Path(folder)
         root.chmod(0o755)  # PostgreSQL runs as another user where we are root.
         server = Postgres(root)

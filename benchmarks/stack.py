@@ -16,18 +16,14 @@ _REST = 20
 
 def main(*, as_json: bool) -> None:
     """Measure on a stack of its own; the floor of a start is importing Prefect's server once."""
-    with _house.settings() as given:
+    with _house.settings() as given, _house.stopped(given) as stack:
         floor = _seconds_of_import()
-        stack = Stack(given)
-        try:
-            first = _timed(stack)
-            again = _timed(stack)
-            sleep(_REST)
-            parts = stack.status()
-            stack.down()
-            warm = _timed(stack)
-        finally:
-            stack.down()
+        first = _timed(stack)
+        again = _timed(stack)
+        sleep(_REST)
+        parts = stack.status()
+        stack.down()
+        warm = _timed(stack)
     total = sum(part.memory for part in parts)
     rows: list[dict[str, Any]] = [
         _row("first up, seconds (databases made)", first, floor),

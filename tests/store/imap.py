@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from imap_tools import BaseMailBox, MailBoxUnencrypted
 from pydantic import SecretStr
 
+from benchmarks._places import imap_server
 from clickpost.settings import Settings
-from tests.flows.conftest import free_ports
 
 USER, PASSWORD = "privacy", "canary-password"
 
@@ -58,27 +54,5 @@ class Mailbox:
 @contextmanager
 def mailbox(folder: Path) -> Iterator[Mailbox]:
     """Run the server; stop it by its id."""
-    made = Mailbox(free_ports(1)[0])
-    command = [
-        *(str(Path(sys.executable).parent / "pymap"), "--host", "127.0.0.1"),
-        *("--port", str(made.port), "--no-tls"),
-        *("--no-service", "managesieve", "--no-service", "admin"),
-        *("dict", "--demo-user", USER, "--demo-password", PASSWORD),
-    ]
-    with (folder / "imap.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        _wait(made.port)
-        yield made
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def _wait(port: int) -> None:
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    raise TimeoutError("the IMAP server did not start")
+    with imap_server(folder, USER, PASSWORD) as port:
+        yield Mailbox(port)

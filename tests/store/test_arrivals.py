@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ import pytest_asyncio
 from PIL import Image
 from sqlmodel import select
 
+from benchmarks import _places
+from benchmarks._places import Blog
 from clickpost.delivery import State
 from clickpost.errors import Refused, Unavailable
 from clickpost.media import Cache
@@ -91,47 +91,10 @@ async def desk(
     await made.house.client.aclose()
 
 
-class Blog:
-    """A feed on loopback, which knows what its readers have."""
-
-    def __init__(self) -> None:
-        self.entries: list[str] = []
-        self.answers: list[int] = []
-        blog = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body, mark = blog.body(), f'"{len(blog.entries)}"'
-                status = 304 if self.headers.get("If-None-Match") == mark else 200
-                blog.answers.append(status)
-                self.send_response(status)
-                self.send_header("ETag", mark)
-                self.send_header("Content-Type", "application/rss+xml")
-                self.end_headers()
-                self.wfile.write(body if status == 200 else b"")
-
-            def log_message(self, *given: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/feed.xml"
-
-    def body(self) -> bytes:
-        items = "".join(
-            f"<item><guid>{one}</guid><title>{one}</title><link>https://a.example/{one}</link>"
-            "</item>"
-            for one in reversed(self.entries)
-        )
-        return f'<rss version="2.0"><channel><title>b</title>{items}</channel></rss>'.encode()
-
-
 @pytest.fixture
 def blog() -> Iterator[Blog]:
-    made = Blog()
-    threading.Thread(target=made.server.serve_forever, daemon=True).start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with _places.blog() as made:
+        yield made
 
 
 async def test_each_new_entry_of_a_feed_becomes_one_post_and_old_ones_none(
