@@ -27,6 +27,11 @@ def faults(
     if policy.of not in schema or policy.of not in tables:
         yield ("of",), f"{policy.of} is no table of the data map"
         return
+    for table, path in policy.reaches.items():
+        if table not in tables or table not in schema or not follow(schema, table, path):
+            yield ("reaches", table), f"{path} does not lead from {table} through foreign keys"
+            return
+    tables = reaching(policy, tables)
     for number, table in enumerate(policy.anonymize):
         if table not in tables:
             yield ("anonymize", number), f"{table} is no table of the data map"
@@ -43,6 +48,18 @@ def faults(
     for table in about(policy, tables, schema):
         if "id" not in schema[table].kinds:
             yield ("of",), f"{table} is about them and has no column id, by which rows are walked"
+
+
+def reaching(policy: Erasure, tables: Mapping[str, TableMap]) -> dict[str, TableMap]:
+    """Return the data map with the further paths by which rows are about the policy's subject."""
+    found = dict(tables)
+    for table, path in policy.reaches.items():
+        if table not in tables:  # Another database has tables of its own.
+            continue
+        known = tables[table].subject
+        subject = known if path in known else [*known, path]
+        found[table] = tables[table].model_copy(update={"subject": subject})
+    return found
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ class Standing:
     """Whether anything is held about whom it is about."""
     flow: str | None = None
     names_somebody: bool = True
-    """Whether it says whose data it is: a platform's user alone is none of our people."""
+    """Whether it says whose data it is: a person, a business, or accounts to be erased."""
     told: bool = False
 
 
@@ -254,5 +254,5 @@ def why_ask(one: Standing) -> str:
     if one.about == "account" and one.authority is None:
         return "it is about a business account, and not from its owner: look whether they may ask"
     if not one.names_somebody:
-        return "it names a platform's user: look whose account that is, erase, then answer"
+        return "it names nobody whom we know: look whose data it is, erase, then answer"
     return f"{one.kind} is done by hand, then answered"

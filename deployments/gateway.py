@@ -123,6 +123,7 @@ class Desk:
             self._route("/connect/{platform}/callback", self.come_back, "GET", None),
             self._route("/callbacks/{platform}/deauthorize", self.deauthorize, "POST"),
             self._route("/callbacks/{platform}/data-deletion", self.data_deletion, "POST"),
+            self._route("/callbacks/{platform}/events", self.event, "POST"),
             self._route("/requests/confirm/{link}", self.ask),
             self._route("/requests/confirm/{link}", self.confirm, "POST"),
             self._route("/requests/{code}/certificate", self.certificate),
@@ -209,6 +210,10 @@ class Desk:
     async def data_deletion(self, request: Request) -> Response:
         """Take a request to erase from a platform, for its user."""
         return await self.requests.delete(request)
+
+    async def event(self, request: Request) -> Response:
+        """Hear what a platform's webhook tells of people who removed our app."""
+        return await self.requests.event(request)
 
     async def ask(self, request: Request) -> Response:
         """Show what a person is to confirm."""

@@ -26,7 +26,7 @@ from clickpost.store.tables import SubjectRequest
 from deployments._guard import GENUINE
 from deployments.hooks import Doorkeeper
 from deployments.pages import FIELD, Browser, message, page
-from deployments.revoking import heard
+from deployments.revoking import Revocations, asked_by, heard, wants_erasure
 from tasks import doors
 from tasks.doors import Asked
 
@@ -65,6 +65,7 @@ class Requests:
         secure = settings.gateway_url.startswith("https://")
         self._browser = Browser(store.vault.derived("forms"), secure=secure)
         self._doorkeeper = Doorkeeper(store)
+        self._revocations = Revocations(settings, store)
 
     async def show(self, request: Request) -> Response:
         """Show how far the request of a confirmation code has come; nothing about whom it is."""
@@ -201,32 +202,50 @@ class Requests:
         }
 
     async def delete(self, request: Request) -> Response:
-        """Take Meta's data deletion callback: what its user connected is to be erased.
+        """Take Meta's data deletion callback: what its user connected is erased.
 
-        Answers a page that says how far it has come, and a code; the same callback again gets
-        the same ones. A signature of nobody gets a 404.
+        Grants and tokens end before we answer. Answers a page that says how far it has come, and
+        a code; the same callback again gets the same ones. A signature of nobody gets a 404.
         """
         platform = request.path_params["platform"]
         try:
             said = await heard(self._settings, self._store, request)
             if said is None:
                 return PlainTextResponse("Not found.\n", 404)
-            asked = Asked(
-                Kind.ERASURE,
-                Door.PLATFORM,
-                connection_ids=await self._store.accounts_of(platform, said.user_id),
-                once=f"{platform}:{said.user_id}:{said.issued_at}",
-            )
-            row, is_new = await doors.receive(self._settings, self._store, asked, platform)
-            if is_new or row.state == State.RECEIVED:
-                row = await self._store.verify_request(row.id, "platform", platform)
+            row = await self._wanted_at(platform, said.user_id, said.issued_at)
         except Exception as error:
             if not is_away(error):
                 raise
             return PlainTextResponse("Come again.\n", 503, {"Retry-After": "10"})
-        await self._go_on(row)
         kept = self._kept(row)
         return JSONResponse({name: kept[name] for name in ("url", "confirmation_code")})
+
+    async def event(self, request: Request) -> Response:
+        """Take an event of a platform's webhook; 200 says that nobody has to send it again.
+
+        A signature of nobody, and a platform without such events, get a 404.
+        """
+        platform = request.path_params["platform"]
+        try:
+            said = await self._revocations.hear(request)
+            if said is None:
+                return PlainTextResponse("Not found.\n", 404)
+            if wants_erasure(said):
+                await self._wanted_at(platform, said.user_id, said.at)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            return PlainTextResponse("Come again.\n", 503, {"Retry-After": "10"})
+        return JSONResponse({})
+
+    async def _wanted_at(self, platform: str, user_id: str, at: datetime | None) -> SubjectRequest:
+        """Take in that a platform's user wants their data erased, once; the platform proves it."""
+        asked = await asked_by(self._settings, self._store, platform, user_id, at)
+        row, is_new = await doors.receive(self._settings, self._store, asked, platform)
+        if is_new or row.state == State.RECEIVED:
+            row = await self._store.verify_request(row.id, "platform", platform)
+        await self._go_on(row)
+        return row
 
     async def _go_on(self, row: SubjectRequest) -> None:
         """Start `handle-request`; where Prefect is away the sweep `check-requests` does it."""

@@ -140,6 +140,9 @@ async def answer(house: House, row: Erasure, done: Ended) -> None:
     if row.request is None or not row.request.startswith("req_") or done.certificate is None:
         return
     asked = await house.store.request(row.request)
+    others = await Erasures(house.store.engine, house.vault).of_request(row.request)
+    if any(one.state not in ("parked", "complete") for one in others):
+        return  # It names several accounts, and not all are done.
     if asked.state not in (RequestState.PLANNED, RequestState.APPROVED, RequestState.EXECUTED):
         return
     if asked.state != RequestState.EXECUTED:
@@ -162,9 +165,10 @@ async def carry_out(house: House, erasure_id: str, progress: Progress = lambda _
         erasing = await loaded(house.settings, house.store, row.policy, row.action)
         beside: list[Outcome] = []
         remains: list[str] = []
-        if erasing.policy.of == "workspace" and row.action == "erasure":
-            from tasks.leaving import leave  # Loads Prefect, which few commands should.
+        if row.action == "erasure" and erasing.policy.of in ("workspace", "connection"):
+            from tasks import leaving  # Loads Prefect, which few commands should.
 
+            leave = leaving.leave if erasing.policy.of == "workspace" else leaving.leave_account
             left = await leave(house, erasures, row)
             beside, remains = left.outcomes, left.remains
             if left.open is not None:
@@ -295,7 +299,12 @@ async def run(erasure_id: str) -> Ended:
 
 async def run_request(request_id: str) -> Ended:
     """Plan what a request asks for, and carry it out where nobody has to look at it first."""
+    from tasks import platform_users  # It carries out with what is here.
+
     house = await _wiring.house()
+    asked = await house.store.request(request_id)
+    if platform_users.is_one(asked):
+        return await platform_users.erase(house, asked)
     row, why = await of_request(house, request_id)
     if why is not None:
         await report(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -55,7 +56,27 @@ async def leave(house: House, erasures: Erasures, row: Erasure) -> Left:
         left.open = f"{busy} deliveries are on their way, or of unknown outcome"
         left.again_at = datetime.now(UTC) + AGAIN
     if left.open is None:
-        await _revoke_all(house, erasures, row, left)
+        await _revoke_all(house, await erasures.connections_of(row.subject), left)
+    return left
+
+
+async def leave_account(house: House, erasures: Erasures, row: Erasure) -> Left:
+    """Cancel what is unsent to one connected account, and revoke its grant; may run twice.
+
+    Its tokens may be gone already, because its owner took the grant back: then nobody can look
+    any more what became of what was on its way.
+    """
+    left = Left()
+    connection = await erasures.connected(row.subject)
+    await erasures.stop_unsent(row.subject, "connection")
+    await _revoke_all(house, [connection] if connection else [], left)
+    await erasures.give_up_looking(row.subject)
+    if busy := await erasures.on_the_way(row.subject, "connection"):
+        left.open, left.again_at = f"{busy} deliveries are being sent", datetime.now(UTC) + AGAIN
+    for platform, count in sorted((await erasures.visible(row.subject, "connection")).items()):
+        left.remains.append(
+            f"{count} posts stay visible on {_title(house, platform)}: delete them there."
+        )
     return left
 
 
@@ -86,10 +107,10 @@ async def _take_down(house: House, erasures: Erasures, row: Erasure, left: Left)
         left.outcomes.append(Outcome("platforms", "Published posts.", "erased", down))
 
 
-async def _revoke_all(house: House, erasures: Erasures, row: Erasure, left: Left) -> None:
+async def _revoke_all(house: House, connections: Sequence[Connection], left: Left) -> None:
     """End each grant where the connector can; elsewhere the owner is told to."""
     revoked = 0
-    for connection in await erasures.connections_of(row.subject):
+    for connection in connections:
         if not connection.data_key or connection.status == "revoked":
             continue
         title = _title(house, connection.platform)

@@ -104,8 +104,10 @@ async def _erased_again(house: House, erasures: Erasures, row: Erasure) -> None:
             await erasures.approve(row.id, ENGINE)
         row = await erasures.begin(row.id)
         loaded = await erasing.loaded(house.settings, house.store, row.policy, row.action)
-        if loaded.policy.of == "workspace" and row.action == "erasure":
+        if row.action == "erasure" and loaded.policy.of == "workspace":
             await erasures.stop_unsent(row.subject)
+        if row.action == "erasure" and loaded.policy.of == "connection":
+            await erasures.stop_unsent(row.subject, "connection")
         signer, media = Signer.of(house.settings), house.settings.media_root
         exporting.forget(media, row.subject, row.digest)  # Media may be as old as the backup.
         await erasing.in_database(erasures, row, loaded, signer, media=media)

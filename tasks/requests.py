@@ -86,7 +86,8 @@ async def standing_of(store: Store, rules: Rules, row: SubjectRequest) -> Standi
         authority=row.authority,
         known=known,
         flow=rules.everywhere.flows.get(kind),
-        names_somebody=bool(row.member_id or row.address_digest or row.about == "account"),
+        names_somebody=bool(row.member_id or row.address_digest or row.about == "account")
+        or (kind is Kind.ERASURE and bool(row.connection_ids)),
         told=row.told_at is not None,
     )
 

@@ -23,6 +23,11 @@ class Erasure(Facts):
         description="A column of keyed digests of addresses: rows of any table that have the same"
         " are about the same person.",
     )
+    reaches: dict[Words, Words] = Field(
+        default_factory=dict,
+        description="By table, one more path, as in the data map, by which its rows are about the"
+        " subject: `delivery: connection_id.workspace_id`.",
+    )
     names: list[Words] = Field(
         default_factory=list,
         description="Columns, as TABLE.COLUMN, whose values are looked for in what others wrote,"

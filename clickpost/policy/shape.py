@@ -358,8 +358,11 @@ class OAuthRules(Sourced):
         True,
         description="False where it also sends people back to http, at least on their own machine.",
     )
-    callbacks: bool = Field(
-        False, description="True where it tells our deauthorize callback who removed the app."
+    callbacks: Literal["signed_request", "signed_event"] | None = Field(
+        None,
+        description="How it tells us who removed the app: `signed_request` is Meta's form (and its"
+        " word that somebody wants their data deleted), `signed_event` TikTok's webhook; null: it"
+        " does not.",
     )
     app_at: Words | None = Field(
         None, description="Where an operator makes the app; null where it registers itself."

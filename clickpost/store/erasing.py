@@ -53,6 +53,9 @@ class Erasing:
     _prepared: dict[Step, TextClause | None] = field(default_factory=dict)
     _looks: dict[str, TextClause] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.tables = erasure.reaching(self.policy, self.tables)
+
     @cached_property
     def order(self) -> list[str]:
         """The tables with rows about the subject, children first."""

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import ColumnElement, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from tenacity import (
@@ -44,6 +44,14 @@ from clickpost.store.treatments import literal, quoted
 
 #: What is held without an end is looked at again so often.
 LOOK_AGAIN = timedelta(days=1)
+#: Whose deliveries are meant: those of all posts of a workspace, or those to one account.
+Of = Literal["workspace", "connection"]
+_WHOSE: Mapping[Of, str] = {
+    "workspace": "p.workspace_id = :subject",
+    "connection": "d.connection_id = :subject",
+}
+#: What was sent, and still has to be looked at.
+LOOKED_FOR = (DeliveryState.SENDING, DeliveryState.PROCESSING, DeliveryState.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -414,32 +422,56 @@ class Erasures(Certificates):
             found = (await session.execute(sums, {"id": row.id})).all()
         return Counter({one.key: one.rows for one in found})
 
-    async def stop_unsent(self, workspace_id: str) -> int:
-        """Cancel all that a workspace has not sent yet, each with its line; return how many."""
+    async def stop_unsent(self, subject: str, of: Of = "workspace") -> int:
+        """Cancel all that is not sent yet of a workspace, or to a connection; return how many."""
+        free = col(Delivery.lease_owner).is_(None)
+        states = col(Delivery.state).in_(STOPPABLE)
+        reason, whose = "its account is erased", _whose(subject, of)
+        return await self._moved(whose, states & free, DeliveryState.CANCELLED, reason)
+
+    async def give_up_looking(self, connection_id: str) -> int:
+        """End what went to a connection and whose end nobody can look at without its grant.
+
+        What a process works on right now is let be; return how many were ended.
+        """
+        ours = col(Delivery.lease_until).is_(None) | (col(Delivery.lease_until) < now())
+        states = col(Delivery.state).in_(LOOKED_FOR)
+        reason = "its account is erased: nobody can look whether it is there"
+        whose = _whose(connection_id, "connection")
+        return await self._moved(whose, states & ours, DeliveryState.FAILED, reason)
+
+    async def _moved(
+        self,
+        whose: ColumnElement[bool],
+        which: ColumnElement[bool],
+        to: DeliveryState,
+        reason: str,
+    ) -> int:
+        """Move deliveries to a state in which nothing happens by itself, each with its line."""
         query = (
             select(Delivery)
             .join(Post, col(Post.id) == col(Delivery.post_id))
-            .where(Post.workspace_id == workspace_id, col(Delivery.state).in_(STOPPABLE))
-            .where(col(Delivery.lease_owner).is_(None))
+            .where(whose, which)
             .order_by(col(Delivery.id))
             .limit(200)
             .with_for_update(of=Delivery)
         )
-        stopped = 0
+        moved = 0
         while True:
             async with self.transaction() as session:
                 rows = (await session.scalars(query)).all()
                 before = [(row.id, row.state.value) for row in rows]
                 for row in rows:
-                    row.state, row.reason = DeliveryState.CANCELLED, "its account is erased"
+                    row.state, row.reason = to, reason
                     row.who_acts, row.updated_at = None, now()
+                    row.lease_owner, row.lease_until = None, None
                 await session.flush()
                 for delivery_id, state in before:
-                    facts = {"from": state, "to": "cancelled", "why": "erasure"}
+                    facts = {"from": state, "to": to.value, "why": "erasure"}
                     await append(session, "delivery.moved", delivery_id, facts)
-            stopped += len(before)
+            moved += len(before)
             if not before:
-                return stopped
+                return moved
 
     async def want_all_down(self, workspace_id: str) -> None:
         """Keep the wish to take down for all of a workspace that is visible; a second is none."""
@@ -460,44 +492,62 @@ class Erasures(Certificates):
         """Return the deliveries that are still to be taken down."""
         return await self._deliveries(workspace_id, "d.takedown_at IS NOT NULL")
 
-    async def on_the_way(self, workspace_id: str) -> int:
+    async def on_the_way(self, subject: str, of: Of = "workspace") -> int:
         """Count what is being sent, worked on by the platform, or of unknown outcome."""
         busy = "(d.state IN ('sending', 'processing', 'unknown') OR d.lease_owner IS NOT NULL)"
-        return len(await self._deliveries(workspace_id, busy))
+        return len(await self._deliveries(subject, busy, of))
 
-    async def _deliveries(self, workspace_id: str, where: str) -> Sequence[str]:
+    async def _deliveries(self, subject: str, where: str, of: Of = "workspace") -> Sequence[str]:
         query = text(
             "SELECT d.id FROM delivery d JOIN post p ON p.id = d.post_id"
-            f" WHERE p.workspace_id = :workspace AND {where} ORDER BY d.id"
+            f" WHERE {_WHOSE[of]} AND {where} ORDER BY d.id"
         )
         async with self.session() as session:
-            found = await session.execute(query, {"workspace": workspace_id})
+            found = await session.execute(query, {"subject": subject})
             return found.scalars().all()
 
-    async def visible(self, workspace_id: str) -> Counter[str]:
+    async def visible(self, subject: str, of: Of = "workspace") -> Counter[str]:
         """Count what is live, by platform."""
-        return await self._by_platform(workspace_id, "live")
+        return await self._by_platform(subject, "live", of)
 
     async def taken_down(self, workspace_id: str) -> int:
         """Count what we took down."""
         return sum((await self._by_platform(workspace_id, "removed")).values())
 
-    async def _by_platform(self, workspace_id: str, state: str) -> Counter[str]:
+    async def _by_platform(self, subject: str, state: str, of: Of = "workspace") -> Counter[str]:
         query = text(
             "SELECT c.platform, count(*) AS rows FROM delivery d JOIN post p ON p.id = d.post_id"
             " JOIN connection c ON c.id = d.connection_id"
-            " WHERE p.workspace_id = :workspace AND d.state = :state GROUP BY 1"
+            f" WHERE {_WHOSE[of]} AND d.state = :state GROUP BY 1"
         )
         async with self.session() as session:
-            given = {"workspace": workspace_id, "state": state}
+            given = {"subject": subject, "state": state}
             found = (await session.execute(query, given)).all()
         return Counter({one.platform: one.rows for one in found})
+
+    async def connected(self, connection_id: str) -> Connection | None:
+        """Return one connected account, None where it is gone."""
+        async with self.session() as session:
+            found: Connection | None = await session.get(Connection, connection_id)
+        return found
 
     async def connections_of(self, workspace_id: str) -> Sequence[Connection]:
         """Return a workspace's connected accounts."""
         query = select(Connection).where(Connection.workspace_id == workspace_id)
         async with self.session() as session:
             return (await session.scalars(query.order_by(Connection.id))).all()
+
+    async def of_request(self, request_id: str) -> Sequence[Erasure]:
+        """Return all erasures that a request asked for, oldest first."""
+        query = select(Erasure).where(Erasure.request == request_id)
+        async with self.session() as session:
+            return (await session.scalars(query.order_by(col(Erasure.asked_at)))).all()
+
+    async def about(self, *subjects: str) -> Sequence[Erasure]:
+        """Return all erasures of some subjects, oldest first."""
+        query = select(Erasure).where(col(Erasure.subject).in_(subjects))
+        async with self.session() as session:
+            return (await session.scalars(query.order_by(col(Erasure.asked_at)))).all()
 
     async def files_left(self, row: Erasure, number: int = 500) -> Sequence[str]:
         """Return files whose last row this erasure removed, and that are still there."""
@@ -547,6 +597,11 @@ class Erasures(Certificates):
             facts = {"outcomes": dict(Counter(one.outcome for one in outcomes))}
             await append(session, f"erasure.{found.state}", row.id, facts)
             return await self.issue(session, statement, signer)
+
+
+def _whose(subject: str, of: Of) -> ColumnElement[bool]:
+    """Return the condition that a delivery is meant; as `_WHOSE` says it in SQL."""
+    return col(Post.workspace_id if of == "workspace" else Delivery.connection_id) == subject
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from clickpost.errors import Conflict, InvalidInput
 from clickpost.requests import CLOSED, OPEN, About, Clocks, Door, Kind, State
 from clickpost.store._base import append, now
 from clickpost.store.subjects import Subjects
-from clickpost.store.tables import Connection, Invoice, Member, SubjectRequest, Ticket
+from clickpost.store.tables import Invoice, Member, SubjectRequest, Ticket
 from clickpost.store.vault import Sealed
 
 #: A reply to a challenge may be wrong so often; then only its link is left.
@@ -302,15 +302,6 @@ class Requests(Subjects):
             members = [one for one in members if one.workspace_id == row.workspace_id]
         # The erasure of a person finds all their memberships by the address's digest.
         return members[0] if members else None
-
-    async def accounts_of(self, platform: str, user_id: str) -> list[str]:
-        """Return the ids of connections that a platform's user granted, revoked ones too."""
-        query = select(Connection.id).where(
-            Connection.platform == platform,
-            (col(Connection.app_user_id) == user_id) | (col(Connection.remote_id) == user_id),
-        )
-        async with self.session() as session:
-            return sorted((await session.scalars(query)).all())
 
     async def request_planned(self, request_id: str, actor: str = "engine") -> SubjectRequest:
         """Say that it is known where the person's data is, and what becomes of it."""
