@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import monotonic
 
 import psycopg
@@ -21,11 +22,14 @@ from clickpost.errors import Restored, Unavailable
 from clickpost.store._base import Base, append
 from clickpost.store.database import url_of
 from clickpost.store.tables import Erasure
-from clickpost.store.tombstones import Head, Tombstones
+from clickpost.store.tombstones import Head, Stamp, Tombstones
 from clickpost.store.treatments import quoted
 
 #: Seconds between two times that it is written, outside, how far the ledger is.
 SEEN_EVERY = 10.0
+#: Seconds for which a mark whose file is the same is taken as read: a folder that machines share
+#: may show them its files that much later.
+MARK_LASTS = 5.0
 #: The ledger's subject under which it says how many tombstones there are.
 SUBJECT = "tombstones"
 #: What is said of a delivery that may have been sent in the time that the restore forgot.
@@ -70,25 +74,49 @@ def _compare(count: int, known: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Read:
+    """The mark as it was read: from which file, and when (`monotonic`)."""
+
+    mark: Head | None
+    stamp: Stamp
+    at: float
+
+
 class Restores(Base):
     """Tells a restored database from one that went on."""
 
     #: Outside the database; None where nobody looks (a store opened for a test).
     tombstones: Tombstones | None = None
     _seen_at = float("-inf")
+    _read: _Read | None = None
 
     async def refuse_restored(self) -> None:
         """Raise Restored where nobody may publish yet; else remember how far the ledger is."""
         if self.tombstones is None:
             return
-        head = await self._here(self.tombstones)
+        head = await self._head_after(await self._remembered(self.tombstones))
         if monotonic() - self._seen_at > SEEN_EVERY:
             await asyncio.to_thread(self.tombstones.advance, head)
             self._seen_at = monotonic()
 
+    async def _remembered(self, tombstones: Tombstones) -> Head | None:
+        """Return the mark; it is read anew where its file is another one, or it was long ago.
+
+        The database itself is asked each time: one that is brought back meanwhile has not the line.
+        """
+        stamp, known = tombstones.stamp(), self._read
+        if known is None or known.stamp != stamp or monotonic() - known.at > MARK_LASTS:
+            at = monotonic()
+            # Stamped before it is read: one that is written in between is read next time.
+            known = self._read = _Read(await asyncio.to_thread(tombstones.mark), stamp, at)
+        return known.mark
+
     async def _here(self, tombstones: Tombstones) -> Head:
         """Return where the ledger is; raise Restored where it is not the one that we know."""
-        mark = await asyncio.to_thread(tombstones.mark)
+        return await self._head_after(await asyncio.to_thread(tombstones.mark))
+
+    async def _head_after(self, mark: Head | None) -> Head:
         async with self.session() as session:
             row = (await session.execute(_HERE, {"seq": mark.seq if mark else 0})).one()
         if mark is not None and mark.seq and row.there != mark.hash:

@@ -27,6 +27,9 @@ from clickpost.errors import Unavailable
 from clickpost.settings import Settings
 from clickpost.store.vault import Sealed, Vault
 
+#: Of a file: its inode, both times and size; None where there is none.
+Stamp = tuple[int, int, int, int] | None
+
 _SEALED_AS = "tombstones"
 _NONE = "0" * 64
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -150,6 +153,17 @@ class Tombstones:
             self._catch_up()
             found = self._raw_mark()
         return found.head if found else None
+
+    def stamp(self) -> Stamp:
+        """Return what tells the mark's file from the one before, without reading it.
+
+        A mark is never written into: a new file takes its place.
+        """
+        try:
+            status = self._marked.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
     def has(self, erasure_id: str) -> bool:
         """Say whether an erasure has its tombstone."""

@@ -193,6 +193,33 @@ async def test_a_kill_after_the_tombstone_loses_nothing(
     assert "ann@example.org" not in await everything(store)
 
 
+async def test_the_mark_is_read_again_only_when_another_one_took_its_place(
+    store: Store,
+    house: House,
+    kept: Tombstones,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await rows(store, "SELECT ledger_append('engine', 'x', 'y', '{}')")
+    await house.store.refuse_restored()
+    read, mark = 0, kept.mark
+
+    def counted() -> Head | None:
+        nonlocal read
+        read += 1
+        return mark()
+
+    monkeypatch.setattr(kept, "mark", counted)
+    for _ in range(20):
+        await house.store.refuse_restored()
+    assert read == 1  # The first look wrote the mark.
+    elsewhere = Tombstones(settings.tombstones_root, Vault.of(settings))
+    elsewhere.advance(Head(1_000_000, "f" * 64))  # Another process has seen more than is here.
+    with pytest.raises(Restored):
+        await house.store.refuse_restored()
+    assert read == 2
+
+
 async def test_what_may_have_been_sent_since_the_backup_waits_for_somebody(
     store: Store, house: House, settings: Settings, tmp_path: Path
 ) -> None:
