@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -44,6 +46,11 @@ TYPE = "clickpost-warm"
 _WAKING = ("Scheduled", "AwaitingRetry", "Resuming", "Late", "Cancelling", "Suspended")
 #: Seconds for which a worker that stops waits for its runs; most sends take less.
 FINISHING = 5.0
+#: Seconds after which a run that was claimed, and whose claimer never wrote where it runs, is lost.
+CLAIMING = 60.0
+#: Seconds between looks for lost runs.
+LOOKING = 30.0
+_PAGE = 200
 _GOING = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 
@@ -113,7 +120,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
         self._exit_stack.enter_context(SyncClientContext.get_or_create())
         await super().setup()
         await self._take_up()
-        for loop in (self._listen(), self._poll()):
+        for loop in (self._listen(), self._poll(), self._look_after()):
             task = asyncio.create_task(loop)
             self._background.add(task)
             task.add_done_callback(self._background.discard)
@@ -266,26 +273,30 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
                 self._logger.debug("poll: %s", type(error).__name__)
                 await asyncio.sleep(0.5)
 
+    async def _look_after(self) -> None:
+        """Look for lost runs now and then: they hold places of their queue's limit."""
+        while True:
+            await asyncio.sleep(LOOKING)
+            try:
+                await self._take_up()
+            except Exception as error:
+                self._logger.debug("lost runs: %s; looking again", type(error).__name__)
+
     async def _take_up(self) -> None:
-        """Mark the runs of dead workers of this machine Crashed, and let them run again.
+        """Mark the runs of dead workers Crashed, and let them run again.
 
         And runs of ours that ended here while Prefect was away, and are still going there.
         """
         if self._work_pool is None:
             return
-        runs = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter.model_validate(
-                {"state": {"type": {"any_": [one.value for one in _GOING]}}}
-            ),
-            work_pool_filter=WorkPoolFilter.model_validate(
-                {"name": {"any_": [self._work_pool_name]}}
-            ),
-            limit=200,
-        )
-        for run in runs:
-            if not self._is_lost(run):
+        places = await self._places()
+        for run in await self._going():
+            if run.state is None or not self._is_lost(run, places):
                 continue
-            if run.state is not None and run.state.is_cancelling():
+            now = await self.client.read_flow_run(run.id)
+            if now.state is None or now.state.id != run.state.id:
+                continue  # Somebody else was quicker.
+            if run.state.is_cancelling():
                 off: State[Any] = Cancelled(message="its worker was killed while it was cancelled")
                 await self.client.set_flow_run_state(run.id, off, force=True)
             else:
@@ -297,23 +308,60 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, Result]):
                 )
                 await self.client.set_flow_run_state(run.id, again, force=True)
 
-    def _is_lost(self, run: FlowRun) -> bool:
+    async def _going(self) -> list[FlowRun]:
+        """Return all runs of the pool that are going, as Prefect says."""
+        runs: list[FlowRun] = []
+        while True:
+            page = await self.client.read_flow_runs(
+                flow_run_filter=FlowRunFilter.model_validate(
+                    {"state": {"type": {"any_": [one.value for one in _GOING]}}}
+                ),
+                work_pool_filter=WorkPoolFilter.model_validate(
+                    {"name": {"any_": [self._work_pool_name]}}
+                ),
+                limit=_PAGE,
+                offset=len(runs),
+            )
+            runs += page
+            if len(page) < _PAGE:
+                return runs
+
+    async def _places(self) -> dict[str, str]:
+        """Return whether the pool's workers are ONLINE or OFFLINE, by their names."""
+        workers = await self.client.read_workers_for_work_pool(self._work_pool_name)
+        return {one.name: one.status.value for one in workers if one.status}
+
+    def _is_lost(self, run: FlowRun, workers: Mapping[str, str]) -> bool:
         """Say whether a run that is going, as Prefect says, is going nowhere."""
-        if run.infrastructure_pid != self.place:
-            return _is_dead(run.infrastructure_pid)
-        return run.id not in self._scopes and run.id not in self._submitting_flow_run_ids
+        if run.id in self._scopes or run.id in self._submitting_flow_run_ids:
+            return False
+        place = run.infrastructure_pid
+        if place == self.place:
+            return True
+        if place is None:
+            return run.state is not None and _age(run.state.timestamp) > CLAIMING
+        return is_dead(place, workers)
 
 
-def _is_dead(place: str | None) -> bool:
-    """Say whether `place` names a process of this machine that is no more (or is us, reborn)."""
-    if not place or not place.startswith(f"{socket.gethostname()}/"):
-        return False
-    pid = place.rpartition(":")[2]
+def is_dead(place: str, workers: Mapping[str, str]) -> bool:
+    """Say whether `place` names a process that is no more (or is us, reborn).
+
+    Of another machine's processes only Prefect knows: their worker gives no sign of life.
+    """
+    host, _, rest = place.partition("/")
+    name, _, pid = rest.rpartition(":")
     if not pid.isdigit():
         return False
+    if host != socket.gethostname():
+        return workers.get(name) == "OFFLINE"
     if int(pid) == os.getpid():
         return True
     try:
         return "deployments.worker" not in " ".join(psutil.Process(int(pid)).cmdline())
     except psutil.Error:
         return True
+
+
+def _age(moment: datetime) -> float:
+    """Return the seconds since `moment`."""
+    return (datetime.now(UTC) - moment).total_seconds()
