@@ -53,6 +53,8 @@ from connectors._files import stream
 from connectors._tokens import end_of
 
 _SLACK = timedelta(minutes=2)
+#: Pages of the feed that a look turns; at Graph's 25 a page, twice what may be posted in a day.
+_PAGES = 8
 #: The subcodes of content publishing all begin like this.
 _PUBLISHING = "2207"
 _SUBCODE = re.compile(rf"\b({_PUBLISHING}\d{{3}})\b")
@@ -295,14 +297,10 @@ class Connector:
     async def _in_feed(self, sought: Sought) -> Receipt | Absence:
         """Find the one post of these words, media and time; of two nobody knows which is ours."""
         since, until = sought.sent_at - _SLACK, sought.until + _SLACK
-        answer = await self._get(
-            f"{self._id()}/media",
-            fields="id,caption,permalink,timestamp,media_type,children{media_type}",
-            step="feed",
-            since=str(int(since.timestamp())),
-            until=str(int(until.timestamp())),
-        )
-        others = [row for row in answer.get("data") or [] if str(row["id"]) not in sought.taken]
+        listed = await self._media_between(since, until)
+        if listed is None:
+            return Absence.CANNOT_TELL
+        others = [row for row in listed if str(row["id"]) not in sought.taken]
         rows = [row for row in others if may_carry(row, sought.media)]
         exact = sought.sent_at.replace(microsecond=0)  # Graph tells no fractions of a second.
         for start in (exact, since):
@@ -312,6 +310,23 @@ class Connector:
             if found:
                 break
         return Absence.CANNOT_TELL
+
+    async def _media_between(self, since: datetime, until: datetime) -> list[dict[str, Any]] | None:
+        """Return the account's media of a time, newest first; `None` where it has too many."""
+        query = {
+            "fields": "id,caption,permalink,timestamp,media_type,children{media_type}",
+            "since": str(int(since.timestamp())),
+            "until": str(int(until.timestamp())),
+        }
+        rows: list[dict[str, Any]] = []
+        for _ in range(_PAGES):
+            answer = await self._get(f"{self._id()}/media", step="feed", **query)
+            rows += answer.get("data") or []
+            paging = answer.get("paging") or {}
+            if not paging.get("next"):  # Graph names a cursor on the last page, too.
+                return rows
+            query["after"] = str(paging["cursors"]["after"])
+        return None
 
     async def _permalink(self, media_id: str) -> str | None:
         """Read the address of what is live already: whatever goes wrong here, it stays live."""

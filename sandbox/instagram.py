@@ -405,7 +405,17 @@ class Instagram:
             and since <= moment(post["created_at"]) <= until
         ]
         most = int(query.get("limit", 25))
-        return {"data": [self.shown(post, query.get("fields", "id")) for post in rows[:most]]}
+        ids = [str(post["id"]) for post in rows]
+        begin = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
+        page = rows[begin : begin + most]
+        answer: dict[str, Any] = {
+            "data": [self.shown(post, query.get("fields", "id")) for post in page]
+        }
+        if page:
+            cursors = {"before": str(page[0]["id"]), "after": str(page[-1]["id"])}
+            further = begin + most < len(rows)
+            answer["paging"] = {"cursors": cursors} | ({"next": "…"} if further else {})
+        return answer
 
 
 def chosen(known: dict[str, Any], fields: str) -> dict[str, Any]:

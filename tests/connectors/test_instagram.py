@@ -567,6 +567,26 @@ async def test_a_published_container_is_found_in_the_feed_by_words_and_time() ->
     assert int(asked.params["since"]) <= SENT.timestamp() <= int(asked.params["until"])
 
 
+async def test_a_busy_feed_is_read_page_by_page_before_anything_is_said() -> None:
+    more = {"cursors": {"before": "8", "after": "7"}, "next": "https://graph.example/next"}
+    last = {"cursors": {"before": "2", "after": "1"}}
+    pages = [
+        ok(data=[row("8", "Other"), row("7", "Others")], paging=more),
+        ok(data=[row("2", "Hi there")], paging=last),
+    ]
+    speaker, meta = made(ok(**PUBLISHED), *pages)
+    assert await speaker.find(sought()) == Receipt("2", "https://www.instagram.com/p/2/")
+    assert meta.asked[2].url.params["after"] == "7"
+    assert meta.asked[2].url.params["since"] == meta.asked[1].url.params["since"]
+
+
+async def test_a_feed_without_end_says_nothing() -> None:
+    more = {"cursors": {"after": "7"}, "next": "https://graph.example/next"}
+    page = ok(data=[row("7", "Hi there")], paging=more)
+    speaker, _ = made(ok(**PUBLISHED), *[page] * 12)
+    assert await speaker.find(sought()) is Absence.CANNOT_TELL
+
+
 async def test_a_post_without_a_caption_is_found_too() -> None:
     speaker, _ = made(ok(**PUBLISHED), ok(data=[row("2", None), row("1", "Words")]))
     assert await speaker.find(sought("")) == Receipt("2", "https://www.instagram.com/p/2/")
