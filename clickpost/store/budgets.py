@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import bindparam, delete, func, text, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlmodel import col, select
 
 from clickpost import budget
@@ -35,8 +35,14 @@ _LOCK = text(
 )
 
 
-_SPENT = text("""
-    SELECT holder, what, sum(amount), max(at)
+_TOLD = """
+    SELECT holder, what, "window", "left", resets_at, seen_at, total
+    FROM allowance WHERE holder = ANY(CAST(:holders AS text[]))
+"""
+#: By the second, what is older by minutes. A group counts as its latest member: what it holds is
+#: free a little later, never earlier.
+_SPENT = """
+    SELECT holder, what, sum(amount) AS amount, max(at) AS at
     FROM spend
     WHERE holder = ANY(CAST(:holders AS text[])) AND at > :since
       AND id <> ALL(CAST(:without AS text[]))
@@ -45,10 +51,51 @@ _SPENT = text("""
         WHEN at > :hours THEN date_trunc('minute', at)
         ELSE date_bin('5 minutes', at, 'epoch')
     END
-""")
+"""
+#: Who was put off to another day meanwhile keeps nobody waiting until then.
+_WAITING = """
+    SELECT d.waits_for AS holder, d.id, p.workspace_id, d.queued_at, coalesce(
+        jsonb_array_length(d.message) - coalesce(jsonb_array_length(d.receipts), 0), 1) AS posts
+    FROM delivery d JOIN post p ON p.id = d.post_id JOIN connection c ON c.id = d.connection_id
+    WHERE d.waits_for = ANY(CAST(:holders AS text[])) AND d.queued_at IS NOT NULL
+      AND d.state = ANY(CAST(:open AS text[])) AND d.not_before > :lost
+      AND coalesce(d.due_at, :moment) <= :moment AND c.status = 'active'
+"""
+#: All in one statement: each of them alone costs as much.
+_BOOKS = text(f"""
+    SELECT
+        (SELECT jsonb_agg(to_jsonb(said)) FROM ({_TOLD}) said) AS told,
+        (SELECT jsonb_agg(to_jsonb(taken)) FROM ({_SPENT}) taken) AS spent,
+        (SELECT jsonb_agg(to_jsonb(queue)) FROM ({_WAITING}) queue) AS lines,
+        delivery.state, delivery.queued_at, post.workspace_id
+    FROM (SELECT CAST(:delivery AS text) AS id) asked
+    LEFT JOIN delivery ON delivery.id = asked.id
+    LEFT JOIN post ON post.id = delivery.post_id
+""")  # noqa: S608 - of the parts above, and nothing else
+_TAKE = text("""
+    INSERT INTO spend (id, holder, what, amount, at, delivery_id)
+    SELECT id, holder, what, amount, :at, :delivery
+    FROM jsonb_to_recordset(:rows) AS taken (id text, holder text, what text, amount int)
+    ON CONFLICT (id) DO UPDATE SET amount = excluded.amount, at = excluded.at
+""").bindparams(bindparam("rows", type_=JSONB))
 
 Key = tuple[str, str]
 PotKey = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Books:
+    """What is written of some holders' pots: what platforms said, what was taken, who waits.
+
+    And of the delivery that is asked about: its state and its place in line.
+    """
+
+    told: Mapping[PotKey, Told]
+    spent: Mapping[Key, Sequence[Spent]]
+    lines: Mapping[str, Sequence[Waiting]]
+    state: str | None
+    queued_at: datetime | None
+    workspace_id: str | None
 
 
 @dataclass(frozen=True)
@@ -115,17 +162,20 @@ class Budgets(Base):
         async with self.transaction() as session:
             await session.execute(_LOCK, {"holders": holders})
             moment = now()
-            queued = await _queued(session, taking.delivery_id)
-            told = await _told(session, holders)
-            short = _stopped(told, moment)
+            # Its own reservations were not used, or it would be on its way.
+            own = list(taking.rows())
+            books = await _books(session, holders, moment, own, taking.delivery_id)
+            if books.state not in _OPEN:
+                raise Conflict(f"{taking.delivery_id} is {books.state}, and needs no budget")
+            short = _stopped(books.told, moment)
             if short is None:
-                short = budget.decide(await _asks(session, taking, told, moment), moment)
+                short = budget.decide(await _asks(session, taking, books, moment), moment)
             if short is not None:
-                await _give_back(session, list(taking.rows()))
+                await _give_back(session, own)
                 await _queue(session, taking.delivery_id, short, moment)
                 return short
             await _take(session, taking.rows(), taking.delivery_id, moment)
-            if queued:
+            if books.queued_at is not None:
                 await session.execute(_out_of_line(taking.delivery_id))
         return None
 
@@ -181,23 +231,23 @@ class Budgets(Base):
     async def allowance_of(self, pot: Pot) -> Told | None:
         """Return what the platform last said of a pot."""
         async with self.session() as session:
-            return (await _told(session, [pot.holder])).get(_told_key(pot))
+            return (await _books(session, [pot.holder], now())).told.get(_told_key(pot))
 
     async def standings(self, pots: Sequence[Pot]) -> list[Standing]:
         """Return how pots stand now."""
         holders = sorted({pot.holder for pot in pots})
         moment = now()
         async with self.session() as session:
-            spent, told = await _spent(session, holders, moment), await _told(session, holders)
+            books = await _books(session, holders, moment)
         return [
-            budget.standing(pot, spent[pot.holder, pot.what], told.get(_told_key(pot)), moment)
+            budget.standing(pot, _spent_of(books, pot), books.told.get(_told_key(pot)), moment)
             for pot in pots
         ]
 
     async def stopped_until(self, holder: str) -> datetime | None:
         """Return until when the platform asked us to send nothing of the holder."""
         async with self.session() as session:
-            short = _stopped(await _told(session, [holder]), now())
+            short = _stopped((await _books(session, [holder], now())).told, now())
         return None if short is None else short.until
 
     async def foresee(
@@ -213,18 +263,16 @@ class Budgets(Base):
         holders = sorted({pot.holder for pot in pots})
         moment = now()
         async with self.session() as session:
-            told = await _told(session, holders)
-            if short := _stopped(told, moment):
-                return short
-            spent = await _spent(session, holders, moment)
-            lines = await _lines(session, holders, moment)
+            books = await _books(session, holders, moment)
+        if short := _stopped(books.told, moment):
+            return short
         asks = [
             Ask(
                 pot,
                 need=budget.need_of(pot, posts=posts, linked=linked, uploads=uploads, looks=looks),
-                ahead=_needs(pot, lines.get(pot.holder, [])),
-                spent=tuple(spent[pot.holder, pot.what]),
-                told=told.get(_told_key(pot)),
+                ahead=_needs(pot, books.lines.get(pot.holder, [])),
+                spent=_spent_of(books, pot),
+                told=books.told.get(_told_key(pot)),
             )
             for pot in pots
         ]
@@ -251,37 +299,22 @@ class Budgets(Base):
             await append(session, "connection.burst", row.id, {"posts": posts}, actor)
 
 
-async def _queued(session: Any, delivery_id: str) -> bool:
-    """Say whether a delivery stands in line; raise Conflict where it is on its way already."""
-    query = select(col(Delivery.state), col(Delivery.queued_at)).where(Delivery.id == delivery_id)
-    state, queued_at = (await session.execute(query)).one()
-    if state not in _OPEN:
-        raise Conflict(f"{delivery_id} is {state}, and needs no budget")
-    return queued_at is not None
-
-
 async def _give_back(session: Any, ids_: Sequence[str]) -> None:
     await session.execute(delete(Spend).where(col(Spend.id).in_(ids_)))
 
 
-async def _asks(
-    session: Any, taking: Taking, told: Mapping[PotKey, Told], moment: datetime
-) -> list[Ask]:
-    holders = sorted({pot.holder for pot in taking.pots})
-    # Its own reservations were not used, or it would be on its way.
-    spent = await _spent(session, holders, moment, without=list(taking.rows()))
-    lines = await _lines(session, holders, moment)
+async def _asks(session: Any, taking: Taking, books: Books, moment: datetime) -> list[Ask]:
     asks = []
     for pot in taking.pots:
-        line = lines.get(pot.holder, [])
-        before = await _before(session, taking, pot.holder, line, moment) if line else []
+        line = books.lines.get(pot.holder, [])
+        before = await _before(session, taking, pot.holder, books, moment) if line else []
         asks.append(
             Ask(
                 pot=pot,
                 need=taking.need(pot),
                 ahead=_needs(pot, before),
-                spent=tuple(spent[pot.holder, pot.what]),
-                told=told.get(_told_key(pot)),
+                spent=_spent_of(books, pot),
+                told=books.told.get(_told_key(pot)),
             )
         )
     return asks
@@ -291,36 +324,52 @@ def _needs(pot: Pot, line: Sequence[Waiting]) -> int:
     return sum(budget.need_of(pot, posts=one.posts) for one in line)
 
 
-async def _spent(
-    session: Any, holders: Sequence[str], moment: datetime, without: Sequence[str] = ()
-) -> Mapping[Key, list[Spent]]:
-    """Return what was taken from the holders' pots, by the second, what is older by minutes.
+async def _books(
+    session: Any,
+    holders: Sequence[str],
+    moment: datetime,
+    without: Sequence[str] = (),
+    delivery_id: str | None = None,
+) -> Books:
+    """Return what is written of the holders' pots; `without` are takings that do not count."""
+    given = {
+        "holders": list(holders),
+        "without": list(without),
+        "since": moment - _KEPT_FOR,
+        "minutes": moment - timedelta(minutes=10),
+        "hours": moment - timedelta(hours=2),
+        "open": [state.value for state in _OPEN],
+        "lost": moment - _LOST_AFTER,
+        "moment": moment,
+        "delivery": delivery_id,
+    }
+    row = (await session.execute(_BOOKS, given)).one()
+    spent: dict[Key, list[Spent]] = defaultdict(list)
+    for one in row.spent or []:
+        spent[one["holder"], one["what"]].append(Spent(one["amount"], _at(one["at"])))
+    lines: dict[str, list[Waiting]] = defaultdict(list)
+    for one in row.lines or []:
+        place = one["id"], one["workspace_id"], _at(one["queued_at"]), max(one["posts"], 1)
+        lines[one["holder"]].append(Waiting(*place))
+    told = {
+        (one["holder"], one["what"], one["window"]): Told(
+            one["left"], _at(one["resets_at"]), _at(one["seen_at"]), one["total"]
+        )
+        for one in row.told or []
+    }
+    return Books(told, spent, lines, row.state, row.queued_at, row.workspace_id)
 
-    A group counts as its latest member: what it holds is free a little later, never earlier.
-    """
-    query = _SPENT.bindparams(
-        holders=list(holders),
-        without=list(without),
-        since=moment - _KEPT_FOR,
-        minutes=moment - timedelta(minutes=10),
-        hours=moment - timedelta(hours=2),
-    )
-    found: dict[Key, list[Spent]] = defaultdict(list)
-    for holder, what, amount, at in (await session.execute(query)).all():
-        found[holder, what].append(Spent(int(amount), at))
-    return found
+
+def _at(said: str) -> datetime:
+    return datetime.fromisoformat(said)
+
+
+def _spent_of(books: Books, pot: Pot) -> tuple[Spent, ...]:
+    return tuple(books.spent.get((pot.holder, pot.what), ()))
 
 
 def _told_key(pot: Pot) -> PotKey:
     return pot.holder, pot.what, pot.seconds
-
-
-async def _told(session: Any, holders: Sequence[str]) -> dict[PotKey, Told]:
-    query = select(Allowance).where(col(Allowance.holder).in_(holders))
-    return {
-        (row.holder, row.what, row.window): Told(row.left, row.resets_at, row.seen_at, row.total)
-        for row in (await session.scalars(query)).all()
-    }
 
 
 def _stopped(told: Mapping[PotKey, Told], moment: datetime) -> Short | None:
@@ -336,50 +385,14 @@ def _stopped(told: Mapping[PotKey, Told], moment: datetime) -> Short | None:
     return Short(holder, until, f"the platform says: too fast; next at {budget.clock(until)}")
 
 
-async def _lines(
-    session: Any, holders: Sequence[str], moment: datetime
-) -> dict[str, list[Waiting]]:
-    """Return who stands in each holder's line."""
-    length = func.jsonb_array_length
-    posts = length(Delivery.message) - func.coalesce(length(Delivery.receipts), 0)
-    query: Any = (
-        select(  # type: ignore[call-overload]  # typed for four columns at most
-            col(Delivery.waits_for),
-            col(Delivery.id),
-            col(Post.workspace_id),
-            col(Delivery.queued_at),
-            func.coalesce(posts, 1),
-        )
-        .join(Post, col(Post.id) == col(Delivery.post_id))
-        .join(Connection, col(Connection.id) == col(Delivery.connection_id))
-        .where(
-            col(Delivery.waits_for).in_(holders),
-            col(Delivery.queued_at).is_not(None),
-            col(Delivery.state).in_(_OPEN),
-            col(Delivery.not_before) > moment - _LOST_AFTER,
-            # Who was put off to another day meanwhile keeps nobody waiting until then.
-            func.coalesce(Delivery.due_at, moment) <= moment,
-            Connection.status == "active",
-        )
-    )
-    found: dict[str, list[Waiting]] = defaultdict(list)
-    for holder, delivery_id, workspace_id, queued_at, count in (await session.execute(query)).all():
-        found[holder].append(Waiting(delivery_id, workspace_id, queued_at, max(count, 1)))
-    return found
-
-
 async def _before(
-    session: Any, taking: Taking, holder: str, line: list[Waiting], moment: datetime
+    session: Any, taking: Taking, holder: str, books: Books, moment: datetime
 ) -> list[Waiting]:
     """Return who of a holder's line goes before this delivery."""
+    line = list(books.lines[holder])
     if all(one.delivery_id != taking.delivery_id for one in line):
-        query = (
-            select(col(Post.workspace_id), col(Delivery.queued_at))
-            .join(Delivery, col(Delivery.post_id) == col(Post.id))
-            .where(Delivery.id == taking.delivery_id)
-        )
-        workspace_id, since = (await session.execute(query)).one()
-        line = [*line, Waiting(taking.delivery_id, workspace_id, since or moment)]
+        since = books.queued_at or moment
+        line.append(Waiting(taking.delivery_id, str(books.workspace_id), since))
     return budget.ahead_of(taking.delivery_id, line, await _served(session, holder))
 
 
@@ -398,21 +411,12 @@ async def _served(session: Any, holder: str) -> dict[str, datetime]:
 async def _take(
     session: Any, rows: Mapping[str, tuple[Pot, int]], delivery_id: str, moment: datetime
 ) -> None:
-    values = [
-        {
-            "id": key,
-            "holder": pot.holder,
-            "what": pot.what,
-            "amount": amount,
-            "at": moment,
-            "delivery_id": delivery_id,
-        }
+    taken = [
+        {"id": key, "holder": pot.holder, "what": pot.what, "amount": amount}
         for key, (pot, amount) in rows.items()
     ]
-    if values:
-        change = insert(Spend).values(values)
-        anew = {"amount": change.excluded.amount, "at": change.excluded.at}
-        await session.execute(change.on_conflict_do_update(index_elements=["id"], set_=anew))
+    if taken:
+        await session.execute(_TAKE, {"rows": taken, "at": moment, "delivery": delivery_id})
 
 
 async def _queue(session: Any, delivery_id: str, short: Short, moment: datetime) -> None:
