@@ -30,6 +30,10 @@ class Columns:
     """Of a further database: each column's type as SQL writes it."""
     generated: frozenset[str] = frozenset()
     """Columns that the database computes from others, and lets nobody write."""
+    indexed: frozenset[str] = frozenset()
+    """The columns with which an index begins: by these rows are found without reading them all."""
+    searched: tuple[str, ...] = ()
+    """The columns of the index by which names are found in what people wrote; () without one."""
 
 
 Schema = Mapping[str, Columns]
@@ -152,6 +156,34 @@ def unmapped_keys(table: TableMap, column: str, keys: Mapping[str, int]) -> list
 
 def _covers(path: str, key: str) -> bool:
     return key == path or key.startswith((f"{path}.", f"{path}[]"))
+
+
+def unindexed(tables: Mapping[str, TableMap], schema: Schema) -> list[Gap]:
+    """Return the columns by which rows are found to be about somebody, and no index begins with.
+
+    By each an erasure would read its whole table, for each person anew.
+    """
+    return sorted(
+        {
+            Gap(
+                f"{on}.{column}",
+                f"no index begins with it: each erasure reads all of {on}",
+                ("tables", name, "subject"),
+            )
+            for name, table in tables.items()
+            for path in table.subject
+            for on, column in _columns_of(schema, name, path)
+            if column not in schema[on].indexed
+        }
+    )
+
+
+def _columns_of(schema: Schema, table: str, path: str) -> Iterator[tuple[str, str]]:
+    led = follow(schema, table, path)
+    if led is not None:
+        steps, *last = led
+        yield from ((step.table, step.column) for step in steps)
+        yield last[0], last[1]
 
 
 @dataclass(frozen=True)

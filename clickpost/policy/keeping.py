@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from clickpost import datamap, erasure, retention
-from clickpost.datamap import Schema
+from clickpost.datamap import Gap, Schema
 from clickpost.errors import InvalidInput
 from clickpost.policy.erasing import Erasure
 from clickpost.policy.load import (
@@ -57,6 +57,8 @@ def check(place: Path, schema: Schema | None, today: date | None = None) -> Repo
     found = _read(place, report, today or datetime.now(UTC).date())
     if schema is not None and place.is_dir() and found.tables.tables:
         report.problems += disagreements(found, schema)
+        slow = datamap.unindexed(found.tables.tables, schema)
+        report.warnings += [_at(found, gap) for gap in slow]
     report.problems.sort()
     report.warnings.sort()
     return report
@@ -68,13 +70,7 @@ def disagreements(keeping: Keeping, schema: Schema) -> list[Problem]:
     if not keeping.tables.tables:
         said = "there is no data map in the folder of policies; copy policies/data_map into it"
         return [Problem("data_map", 1, 1, "", said)]
-    for gap in datamap.gaps(keeping.tables.tables, schema):
-        source = keeping.sources.get(f"table {gap.place.split('.')[0]}")
-        if source is None:
-            found.append(Problem("policies/data_map", 1, 1, gap.place, gap.why))
-        else:
-            place = source.place(gap.path or ("tables", gap.place.split(".")[0]))
-            found.append(Problem(source.file, *place, gap.place, gap.why))
+    found += [_at(keeping, gap) for gap in datamap.gaps(keeping.tables.tables, schema)]
     for name, policy in keeping.retention.items():
         source = keeping.sources[f"policy {name}"]
         wrong = retention.faults(policy, keeping.tables.tables, schema)
@@ -84,6 +80,15 @@ def disagreements(keeping: Keeping, schema: Schema) -> list[Problem]:
         faults = erasure.faults(one, keeping.tables.tables, keeping.retention, schema)
         found += [source.problem(path, why) for path, why in faults]
     return sorted(found)
+
+
+def _at(keeping: Keeping, gap: Gap) -> Problem:
+    """Return a gap with the place in the file where it would be mended."""
+    table = gap.path[1] if gap.path else gap.place.split(".")[0]
+    source = keeping.sources.get(f"table {table}")
+    if source is None:
+        return Problem("policies/data_map", 1, 1, gap.place, gap.why)
+    return Problem(source.file, *source.place(gap.path or ("tables", table)), gap.place, gap.why)
 
 
 def load(folder: Path) -> Keeping:

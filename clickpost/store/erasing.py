@@ -16,11 +16,14 @@ from clickpost.datamap import Schema
 from clickpost.erasure import Action, Step
 from clickpost.policy.erasing import Erasure
 from clickpost.policy.privacy import Limit, Purpose, Retention, TableMap
+from clickpost.store import said
 from clickpost.store.expiring import Compiled
 from clickpost.store.treatments import Change, changes, quoted
 
 #: By what names are found: set for a transaction, so that no name leaves the database.
 PATTERN = "nullif(current_setting('clickpost.pattern', true), '')"
+#: The same names, one by one, as JSON.
+NAMES = "clickpost.names"
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,8 @@ class Erasing:
             return "SELECT CAST(:subject AS text)"
         return f"SELECT DISTINCT r.workspace_id FROM {quoted(of)} r WHERE {self.about(of)}"
 
-    def pattern(self) -> str:
-        """Return a query that sets what names are looked for by, and says whether there is any."""
+    def names(self) -> str:
+        """Return a query for the names that are looked for."""
         parts = []
         for place in self.policy.names:
             table, _, column = place.partition(".")
@@ -150,8 +153,15 @@ class Erasing:
                 f"SELECT {value} AS v FROM {quoted(table)} r WHERE {self.about(table)}"
                 f" AND length({value}) >= 5 AND {value} ~ '[@[\\:space\\:]]'"
             )
-        made = f"SELECT privacy_pattern(array_agg(DISTINCT v)) FROM ({' UNION ALL '.join(parts)}) n"
-        return f"SELECT set_config('clickpost.pattern', coalesce(({made}), ''), true) <> ''"
+        return " UNION ALL ".join(parts)
+
+    def pattern(self) -> str:
+        """Return a query that sets what names are looked for by, and says whether there is any."""
+        return (
+            "SELECT set_config('clickpost.pattern', coalesce(privacy_pattern(names), ''), true)"
+            f" || set_config('{NAMES}', coalesce(CAST(to_jsonb(names) AS text), ''), true) <> ''"
+            f" FROM (SELECT array_agg(DISTINCT v) FROM ({self.names()}) n) AS found (names)"
+        )
 
     def held(self, table: str) -> dict[str, str]:
         """Return, by whose holds they are, the conditions that a hold keeps row `r`."""
@@ -276,14 +286,50 @@ class Erasing:
 
     def mentions(self, table: str) -> str:
         """Return the condition that row `r`, which does not go, names the subject."""
-        columns = erasure.written(self.tables, self.schema)[table]
-        found = " OR ".join(f"CAST(r.{quoted(one)} AS text) ~* {PATTERN}" for one in columns)
-        parts = [f"({found})"]
+        return " AND ".join([self._names_them(table), *self._not_its_own(table)])
+
+    def _not_its_own(self, table: str) -> list[str]:
+        """Return the conditions that row `r` does not go, and is where names are looked for."""
+        parts = []
         if table in self.order and self.deletes(table):
             parts.append(f"NOT coalesce({self.about(table)}, false)")
         if self.policy.search == "home" and (home := self._at_home(table)) is not None:
             parts.append(home)
-        return " AND ".join(parts)
+        return parts
+
+    def _names_them(self, table: str) -> str:
+        """Return the condition that what is written in row `r` has a name of the subject."""
+        if not self.schema[table].searched:
+            columns = erasure.written(self.tables, self.schema)[table]
+            found = " OR ".join(f"CAST(r.{quoted(one)} AS text) ~* {PATTERN}" for one in columns)
+            return f"({found})"
+        setting = f"CAST(nullif(current_setting('{NAMES}', true), '') AS jsonb)"
+        # OFFSET 0: name by name, each by the index, and not row by row.
+        return f"""r.id = ANY(ARRAY(
+            SELECT f.id FROM jsonb_array_elements_text({setting}) AS n (name)
+            CROSS JOIN LATERAL (
+                SELECT x.id FROM {quoted(table)} x
+                WHERE {self.found(table, "x", "n.name")} OFFSET 0
+            ) f
+        ))"""
+
+    def found(self, table: str, row: str, name: str) -> str:
+        """Return the condition that what is written in a row has a name, which SQL calls `name`.
+
+        By the index it is narrowed down to rows with all pairs of the name's words; the pattern
+        alone decides.
+        """
+        kinds, by_index = self.schema[table].kinds, self.schema[table].searched
+        has = {
+            one: f"{said.text_of(one, kinds[one], f'{row}.')} ~* privacy_pattern(ARRAY[{name}])"
+            for one in erasure.written(self.tables, self.schema)[table]
+        }
+        indexed = " OR ".join(has[one] for one in has if one in by_index) or "false"
+        others = [has[one] for one in has if one not in by_index]
+        if not by_index:
+            return f"({' OR '.join(others)})"
+        narrow = f"{said.pairs_of(by_index, kinds, f'{row}.')} @> privacy_pairs({name})"
+        return f"({' OR '.join([f'({narrow} AND ({indexed}))', *others])})"
 
     def _masking(self, table: str) -> str:
         columns = erasure.written(self.tables, self.schema)[table]
@@ -292,8 +338,11 @@ class Erasing:
         return _walked(table, where, f"UPDATE {quoted(table)} r SET {sets} FROM picked")
 
     def _masked(self, table: str, column: str) -> str:
+        return self._unnamed(table, column, PATTERN)
+
+    def _unnamed(self, table: str, column: str, pattern: str) -> str:
         how = "privacy_unname_json" if self.schema[table].kinds[column] == "json" else None
-        return f"{how or 'privacy_unname'}(r.{quoted(column)}, {PATTERN})"
+        return f"{how or 'privacy_unname'}(r.{quoted(column)}, {pattern})"
 
 
 def _walked(table: str, where: str, work: str, kept: str = "1 AS one", more: str = "") -> str:

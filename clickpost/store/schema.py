@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, create_engine, inspect, text
+from sqlalchemy import (
+    Connection,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    inspect,
+    text,
+)
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
@@ -14,7 +24,7 @@ from sqlmodel import SQLModel
 
 from clickpost.datamap import Columns, Reference, Schema
 from clickpost.settings import Settings
-from clickpost.store import tables
+from clickpost.store import said, tables
 from clickpost.store.database import url_of
 
 #: Alembic's own: one row, the version of the schema.
@@ -74,7 +84,31 @@ def _columns(table: Table) -> Columns:
             for key in sorted(table.foreign_keys, key=lambda key: key.parent.name)
         ),
         frozenset(one.name for one in table.columns if one.nullable),
+        indexed=_indexed(table),
+        searched=_searched(table),
     )
+
+
+def _indexed(table: Table) -> frozenset[str]:
+    """Return the columns with which an index over all rows begins, a key's too."""
+    lists = [list(one.columns) for one in table.indexes if _is_whole(one)]
+    lists += [
+        list(one.columns)
+        for one in table.constraints
+        if isinstance(one, PrimaryKeyConstraint | UniqueConstraint)
+    ]
+    return frozenset(columns[0].name for columns in lists if columns)
+
+
+def _is_whole(index: Index) -> bool:
+    """Say whether an index has all rows in an order."""
+    options = index.dialect_options["postgresql"]
+    return options["where"] is None and (options["using"] or "btree") == "btree"
+
+
+def _searched(table: Table) -> tuple[str, ...]:
+    made_of = [str(expression) for one in table.indexes for expression in one.expressions]
+    return said.columns_of(made_of, [one.name for one in table.columns])
 
 
 def _kind(type_: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     LargeBinary,
+    Table,
     Text,
     UniqueConstraint,
     text,
@@ -21,6 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import BigInteger, Field, SQLModel
 
 from clickpost.delivery import State
+from clickpost.store import said
 
 
 def _moment(*, null: bool = True) -> Any:
@@ -124,7 +127,7 @@ class Asset(SQLModel, table=True):
     width: int
     height: int
     duration: float | None = None
-    stored_at: str
+    stored_at: str = Field(index=True)
     created_at: datetime = _moment(null=False)
 
 
@@ -144,7 +147,7 @@ class Rendition(SQLModel, table=True):
     height: int
     duration: float | None = None
     label: str
-    stored_at: str
+    stored_at: str = Field(index=True)
     created_at: datetime = _moment(null=False)
 
 
@@ -497,7 +500,7 @@ class TicketAttachment(SQLModel, table=True):
     mime: str
     bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
     sha256: str
-    stored_at: str
+    stored_at: str = Field(index=True)
 
 
 class UsageEvent(SQLModel, table=True):
@@ -936,3 +939,50 @@ class Arrival(SQLModel, table=True):
     seen_at: datetime = _moment(null=False)
     """When it was last there: what is gone for long is forgotten."""
     done_at: datetime | None = _moment()
+
+
+#: The columns of the index by which it is found where a person is named; see `said`.
+SEARCHED = {
+    "approval": ("content_hash", "run_id", "decided_by", "note"),
+    "arrival": ("facts", "reason"),
+    "attempt": ("intent", "flow_run_id"),
+    "connection": ("options", "slots"),
+    "delivery": (
+        "reason", "flow_run_id", "fingerprint", "content_hash", "message", "notes", "waits_for",
+    ),
+    "hold": ("placed_by",),
+    "inference": ("value",),
+    "invitation": ("options", "reason"),
+    "invoice": ("lines",),
+    "notice": ("facts",),
+    "person": ("secret",),
+    "post": ("client_key", "body", "content_hash", "flow_run_id", "author"),
+    "series": ("body", "connection_ids", "author"),
+    "spend": ("delivery_id",),
+    "subject_request": (
+        "code", "once", "member_id", "workspace_id", "connection_ids", "authority",
+        "verified_by", "note",
+    ),
+    "subscription": ("remote_id",),
+    "telling": ("reason",),
+    "ticket": ("title",),
+    "ticket_attachment": ("name", "sha256"),
+    "ticket_message": ("body",),
+    "usage_event": ("agent", "facts"),
+    "variant": ("body",),
+}  # fmt: skip
+
+
+def _searched(table: Table, columns: Sequence[str]) -> None:
+    kinds = {one.name: "json" if isinstance(one.type, JSONB) else "text" for one in table.columns}
+    Index(
+        f"ix_{table.name}_said",
+        text(said.pairs_of(columns, kinds)),
+        _table=table,  # A text does not know whose it is.
+        postgresql_using="gin",
+        postgresql_with={"fastupdate": "off"},
+    )
+
+
+for _name, _columns in SEARCHED.items():
+    _searched(SQLModel.metadata.tables[_name], _columns)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from clickpost import datamap
+from clickpost import datamap, erasure
 from clickpost.draft import PostFile
 from clickpost.policy import keeping, privacy
 from clickpost.policy.privacy import CATEGORIES, places_of
@@ -59,6 +59,45 @@ def test_what_the_map_does_not_know_is_named(change: str) -> None:
     if change == "vanished":
         assert report.problems[0].file.endswith("data_map/workspace.yaml")
         assert report.problems[0].line > 1
+
+
+def test_what_leads_to_people_without_an_index_is_a_warning() -> None:
+    schema = dict(in_code())
+    there = schema["ticket_message"]
+    schema["ticket_message"] = replace(there, indexed=there.indexed - {"ticket_id"})
+    report = keeping.check(POLICIES, schema)
+    assert report.problems == []
+    [warning] = report.warnings
+    assert warning.file.endswith("data_map/support.yaml")
+    expected = "ticket_message.ticket_id: no index begins with it"
+    assert warning.said.startswith(expected)
+
+
+def test_every_way_to_people_and_files_begins_an_index(database_url: str) -> None:
+    engine = create_engine(url_of(database_url))
+    with engine.connect() as connection:
+        found = in_database(connection)
+    engine.dispose()
+    assert keeping.check(POLICIES, found).warnings == []
+    for name, table in KEEPING.tables.tables.items():
+        assert found[name].indexed == in_code()[name].indexed
+        files = {column for column, one in table.columns.items() if one.file}
+        assert files <= found[name].indexed, name
+
+
+def test_all_that_people_write_is_searched_by_an_index(database_url: str) -> None:
+    """A new column of that kind belongs into `tables.SEARCHED`, and the index is made anew."""
+    engine = create_engine(url_of(database_url))
+    with engine.connect() as connection:
+        found = in_database(connection)
+    engine.dispose()
+    written = erasure.written(KEEPING.tables.tables, found)
+    assert {name: set(found[name].searched) for name in written} == {
+        name: set(columns) for name, columns in written.items()
+    }
+    assert {name: one.searched for name, one in found.items()} == {
+        name: one.searched for name, one in in_code().items()
+    }
 
 
 def test_all_eight_categories_are_in_use() -> None:
