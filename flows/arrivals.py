@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clickpost.errors import ClickPostError
 from flows import _run
+from flows._choice import in_order
 from tasks import arrivals
 from tasks.arrivals import Took
 
@@ -19,7 +20,7 @@ from tasks.arrivals import Took
 class Inlet(BaseModel):
     """Which trigger looks; what it looks for stands in its file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=in_order)
 
     trigger: str = Field(title="Trigger", description="The trigger's name, that of its file.")
     version: str = Field(

@@ -10,11 +10,12 @@ from prefect.states import Completed, Failed
 
 from clickpost import compliance
 from clickpost.compliance import Light
+from flows import _naming
 from tasks import compliance as sweeping
 from tasks import telling
 
 
-@flow(name="compliance-sweep")
+@flow(name="compliance-sweep", flow_run_name=_naming.by_minute)
 async def compliance_sweep() -> PrefectState[Any]:
     """Check requests, purges, the data map, tokens, platforms' duties, proofs and sources.
 

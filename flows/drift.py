@@ -8,10 +8,11 @@ from prefect import State as PrefectState
 from prefect import flow
 from prefect.states import Completed
 
+from flows import _naming
 from tasks import drifting, telling
 
 
-@flow(name="check-drift")
+@flow(name="check-drift", flow_run_name=_naming.by_minute)
 async def check_drift() -> PrefectState[Any]:
     """Look whether live posts are still there: an hour, a day, a week and a month after.
 

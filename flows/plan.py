@@ -8,12 +8,12 @@ from prefect import State as PrefectState
 from prefect import flow
 from prefect.states import Completed
 
-from flows import _run
+from flows import _naming, _run
 from tasks import approving, planning, reporting
 from tasks.planning import Stale
 
 
-@flow(name="plan-ahead")
+@flow(name="plan-ahead", flow_run_name=_naming.by_minute)
 async def plan_ahead() -> PrefectState[Any]:
     """Make what comes next, so that at its moment only the send is left.
 

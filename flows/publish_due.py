@@ -12,6 +12,7 @@ from prefect import flow
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from flows import _run
+from flows._choice import in_order
 from tasks import calling_off, planning, reporting
 from tasks.sending import Step
 
@@ -24,7 +25,7 @@ DESK = 8
 class Moment(BaseModel):
     """Which moment a run is about."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=in_order)
 
     at: AwareDatetime = Field(
         title="Due at", description="Everything due at this moment, to the second, is sent."

@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows import _naming
 from flows._choice import in_order
 from tasks import purging
 
@@ -35,7 +36,13 @@ class Purge(BaseModel):
 _AS_THE_POLICIES_SAY = Purge()
 
 
-@flow(name="purge-retention")
+def _name() -> str:
+    purge = _naming.parameter("purge") or _AS_THE_POLICIES_SAY
+    what = f"{_naming.by_minute()} {purge.policy or 'all'}"
+    return f"{what}, dry run" if purge.dry_run else what
+
+
+@flow(name="purge-retention", flow_run_name=_name)
 async def purge_retention(purge: Purge = _AS_THE_POLICIES_SAY) -> PrefectState[Any]:
     """Purge what has expired; policies that say `dry_run` are counted and nothing is touched.
 

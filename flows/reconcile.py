@@ -8,12 +8,17 @@ from prefect import State as PrefectState
 from prefect import flow
 from prefect.states import Completed
 
-from flows import _run
+from flows import _naming, _run
 from flows._choice import DeliveryChoice
 from tasks import asking, calling_off, reporting, sending
 
 
-@flow(name="reconcile-deliveries", validate_parameters=True)
+def _name() -> str:
+    delivery: DeliveryChoice | None = _naming.parameter("delivery")
+    return f"reconcile-deliveries {delivery.delivery_id}" if delivery else _naming.by_minute()
+
+
+@flow(name="reconcile-deliveries", flow_run_name=_name, validate_parameters=True)
 async def reconcile_deliveries(delivery: DeliveryChoice | None = None) -> PrefectState[Any]:
     """Look for every post whose outcome got lost, or for one delivery only.
 

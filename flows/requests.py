@@ -7,18 +7,24 @@ from typing import Any
 from prefect import State as PrefectState
 from prefect import flow
 from prefect.states import Completed, Failed
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from clickpost.errors import Transient, Unavailable, UnexpectedResponse
 from clickpost.requests import Step
+from flows import _naming
+from flows._choice import in_order
 from tasks import mailbox, requests, telling
 
 
 class RequestChoice(BaseModel):
     """Which request."""
 
+    model_config = ConfigDict(extra="forbid", json_schema_extra=in_order)
+
     request_id: str = Field(
-        pattern=r"^req_[0-9a-z]+$", description="Its id, as `clickpost privacy requests` shows it."
+        title="Request",
+        pattern=r"^req_[0-9a-z]+$",
+        description="Its id, `req_…`, as `clickpost privacy requests` shows it.",
     )
 
 
@@ -47,7 +53,7 @@ async def handle_request(request: RequestChoice) -> PrefectState[Any]:
     return Completed(message=said.get(done.step, f"is {done.state}"))
 
 
-@flow(name="check-requests")
+@flow(name="check-requests", flow_run_name=_naming.by_minute)
 async def check_requests() -> PrefectState[Any]:
     """Take what came by mail, move on what waits for nobody, alarm before one is overdue.
 

@@ -12,7 +12,7 @@ from prefect import State as PrefectState
 from prefect import flow
 from prefect.states import Completed
 
-from flows import _run
+from flows import _naming, _run
 from tasks import (
     budgeting,
     calling_off,
@@ -33,7 +33,7 @@ SIDE_BY_SIDE = 12
 SHORT = timedelta(seconds=2)
 
 
-@flow(name="sweep-deliveries")
+@flow(name="sweep-deliveries", flow_run_name=_naming.by_minute)
 async def sweep_deliveries() -> PrefectState[Any]:
     """Move on every delivery that has no live run: nothing stays stuck, nothing goes twice.
 

@@ -8,10 +8,11 @@ from prefect import State as PrefectState
 from prefect import flow
 from prefect.states import Completed, Failed
 
+from flows import _naming
 from tasks import telling
 
 
-@flow(name="tell")
+@flow(name="tell", flow_run_name=_naming.by_minute)
 async def tell() -> PrefectState[Any]:
     """Emit what happened as events, and tell it through the workspaces' channels.
 

@@ -13,37 +13,47 @@ from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
 from clickpost.triggers import QuietHours
+from flows import _naming
+from flows._choice import in_order
 from tasks import triggers
 from tasks.triggers import Asked, Came, Cause
+
+_TIME = r"^\d\d:\d\d$"
 
 
 class Quiet(BaseModel):
     """Hours in which nothing is started."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=in_order)
 
-    begin: Annotated[str, Field(description="First minute, HH:MM.", pattern=r"^\d\d:\d\d$")]
-    end: Annotated[str, Field(description="First minute after, HH:MM.", pattern=r"^\d\d:\d\d$")]
-    zone: str = Field(description="IANA zone whose wall clock is meant.")
-    waits: bool = Field(description="True: it runs when they end; false: it does not run.")
+    begin: Annotated[str, Field(description="Their first minute, HH:MM.", pattern=_TIME)]
+    end: Annotated[str, Field(description="The first minute after them, HH:MM.", pattern=_TIME)]
+    zone: str = Field(description="IANA zone whose wall clock is meant, e.g. `Europe/Berlin`.")
+    waits: bool = Field(
+        description="On: what falls into them runs when they end; off: it does not run."
+    )
 
 
 class Rule(BaseModel):
     """What `clickpost policy apply` made of a trigger; change its file, not this."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=in_order)
 
-    trigger: str = Field(description="The trigger's name.")
-    deployment: str = Field(description="What it starts, as FLOW/NAME.")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="With these ids.")
-    quiet: Quiet | None = Field(None, description="Hours in which nothing is started.")
-    at_most: int | None = Field(None, description="So many runs within any hour.")
+    trigger: str = Field(description="The trigger's name, that of its file.")
+    deployment: str = Field(description="The deployment that it starts, as FLOW/NAME.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="What that run is given: ids, as JSON."
+    )
+    quiet: Quiet | None = Field(None, description="Hours in which nothing is started; may be none.")
+    at_most: int | None = Field(
+        None, description="So many runs within any hour, and no more; empty for no limit."
+    )
 
 
 class Happened(BaseModel):
     """The event that fired the trigger."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=in_order)
 
     id: str = Field(description="The event's id: the same event starts one run.")
     resources: str = Field(description="What it is about: names of resources, with spaces between.")
@@ -86,7 +96,7 @@ def _hours(quiet: Quiet) -> QuietHours:
     return QuietHours(begin, end, ZoneInfo(quiet.zone), quiet.waits)
 
 
-@flow(name="alert")
+@flow(name="alert", flow_run_name=lambda: _naming.tagged("trigger"))
 async def alert() -> PrefectState[Any]:
     """Tell people, through the channels of `clickpost notify`, that a trigger wants attention."""
     named = [tag.removeprefix("trigger:") for tag in flow_run.tags if tag.startswith("trigger:")]
