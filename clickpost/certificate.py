@@ -84,7 +84,7 @@ class Statement:
             "action": self.action,
             "request": self.request,
             "result": self.result,
-            "outcomes": [_outcome(one) for one in self.outcomes],
+            "outcomes": [as_json(one) for one in self.outcomes],
             "remains": list(self.remains),
             "policy": {"name": self.policy, "sha256": self.policy_sha256},
             "code": {"name": "clickpost", "version": code_version()},
@@ -97,7 +97,8 @@ class Statement:
         }
 
 
-def _outcome(one: Outcome) -> dict[str, Any]:
+def as_json(one: Outcome) -> dict[str, Any]:
+    """Return one outcome as certificates write it."""
     return {
         "location": one.location,
         "what": one.what,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from typing import Literal
 
 from clickpost.datamap import Schema, follow
@@ -89,6 +89,12 @@ def about(policy: Erasure, tables: Mapping[str, TableMap], schema: Schema) -> li
     known = {policy.of}
     if policy.digest is not None:
         known |= {name for name in tables if _has(schema, name, policy.digest)}
+    return led_to(known, tables, schema)
+
+
+def led_to(roots: Iterable[str], tables: Mapping[str, TableMap], schema: Schema) -> list[str]:
+    """Return some tables, and all whose rows lead to theirs, in an order for deleting."""
+    known = set(roots)
     while True:
         more = {
             name
@@ -111,7 +117,11 @@ def in_order(names: Iterable[str], tables: Mapping[str, TableMap], schema: Schem
     for table in sorted(wanted):
         for to in sorted(_referred(table, tables, schema) & wanted - {table}):
             sorter.add(to, table)
-    return list(sorter.static_order())
+    try:
+        return list(sorter.static_order())
+    except CycleError:
+        # What needs each other is anonymized, for neither can go first: any order will do.
+        return sorted(wanted)
 
 
 def _referred(table: str, tables: Mapping[str, TableMap], schema: Schema) -> set[str]:
@@ -152,13 +162,14 @@ def written(tables: Mapping[str, TableMap], schema: Schema) -> dict[str, list[st
     """Return, by table, the columns in which people write freely, so that others may be named."""
     found: dict[str, list[str]] = {}
     for name, table in tables.items():
-        if "id" not in schema[name].kinds:
+        if schema[name].key == "id" and "id" not in schema[name].kinds:
             continue
         columns = [
             column
             for column, said in table.columns.items()
             if schema[name].kinds[column] in ("text", "json")
             and not said.file
+            and column not in schema[name].generated
             and not any(one.column == column for one in schema[name].references)
             and any(_is_free(table, one) for one in places_of(column, said).values())
         ]
@@ -199,14 +210,19 @@ class Step:
 
 
 def steps(
-    policy: Erasure, action: Action, tables: Mapping[str, TableMap], schema: Schema
+    policy: Erasure,
+    action: Action,
+    tables: Mapping[str, TableMap],
+    schema: Schema,
+    order: Sequence[str] | None = None,
 ) -> tuple[Step, ...]:
     """Return all work in its order: names while they are known, then rows, children first.
 
     What cannot be deleted, because something that stays refers to it, is anonymized; from what a
-    law keeps goes what the law does not speak of.
+    law keeps goes what the law does not speak of. `order` are the tables, where it is not the
+    policy that says which.
     """
-    order = about(policy, tables, schema)
+    order = about(policy, tables, schema) if order is None else order
     found = [Step("names", table) for table in written(tables, schema)] if policy.names else []
     found += [Step("ends", table) for table in policy.ends if table in order]
     if action == "erasure":
@@ -217,10 +233,14 @@ def steps(
 
 
 def loosening(
-    policy: Erasure, action: Action, tables: Mapping[str, TableMap], schema: Schema
+    policy: Erasure,
+    action: Action,
+    tables: Mapping[str, TableMap],
+    schema: Schema,
+    order: Sequence[str] | None = None,
 ) -> tuple[Step, ...]:
     """Return the last work, once nothing is held: ids that lead to the subject leave what stays."""
-    order = about(policy, tables, schema)
+    order = about(policy, tables, schema) if order is None else order
     stay = order if action == "anonymization" else [one for one in order if one in policy.anonymize]
     return tuple(Step("loosen", table) for table in stay)
 

@@ -67,11 +67,11 @@ async def _further(purging: Purging, known: Keeping, now: datetime) -> list[Find
         try:
             async with Elsewhere.opened(name, purging) as there:
                 schema = await there.schema()
-                wrong = there.gaps(tables, schema)
+                wrong = await there.gaps(tables, schema)
                 tallies = []
                 for policy in () if wrong else known.elsewhere.values():
                     if policy.database == name:
-                        one = await there.compiled(policy, tables, schema)
+                        one = there.compiled(policy, tables, schema)
                         tallies.append((policy, await there.tally(one, now - compliance.BEHIND)))
         except ClickPostError as error:
             found.append(compliance.data_map([str(error)]))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from clickpost import exporting
 from clickpost.certificate import Outcome
 from clickpost.datamap import Schema
 from clickpost.erasure import Action, State
-from clickpost.errors import ClickPostError, Conflict, GuardTripped, InvalidInput, Unavailable
+from clickpost.errors import ClickPostError, Conflict, InvalidInput, Unavailable
 from clickpost.logs import logger
 from clickpost.people import ENGINE
 from clickpost.policy import keeping
@@ -23,20 +22,16 @@ from clickpost.requests import State as RequestState
 from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.erasing import Erasing
-from clickpost.store.erasures import Erasures, Found
+from clickpost.store.erasures import Erasures
 from clickpost.store.purging import BATCH, Purging
 from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
 from clickpost.store.tombstones import Tombstones
-from tasks import _wiring
+from tasks import _wiring, elsewhere
+from tasks._rounds import Progress, worked_out
 from tasks._wiring import House
 
 log = logger("erasing")
-
-#: So often work begins anew where rows came in meanwhile, before a person has to look.
-ROUNDS = 3
-#: Called with the rows that are done so far.
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -80,6 +75,9 @@ async def plan(
         digest=wanted.digest,
         actor=actor,
     )
+    if row.state == "planned":
+        lines = await elsewhere.plan(elsewhere.reach(settings, erasures, row, erasing))
+        row = await erasures.add_to_plan(row, lines) if lines else row
     return row, why_approve(erasing.policy, row)
 
 
@@ -179,21 +177,37 @@ async def carry_out(house: House, erasure_id: str, progress: Progress = lambda _
         kept = Tombstones.of(house.settings, house.vault)
         await house.store.bury(row, erasing.policy.of, kept)
         exporting.forget(house.settings.media_root, row.subject, row.digest)
-        document = await in_database(
-            erasures,
-            row,
-            erasing,
-            Signer.of(house.settings),
-            media=house.settings.media_root,
-            beside=beside,
-            remains=remains,
-            progress=progress,
-        )
-    said = document["statement"]
-    now_is = (await erasures.erasure(row.id)).state
-    done = Ended(row.id, now_is, f"{row.action} {said['result']}", said["certificate"])
+        done = await everywhere(house.settings, erasures, row, erasing, beside, remains, progress)
     await answer(house, row, done)
     return done
+
+
+async def everywhere(
+    settings: Settings,
+    erasures: Erasures,
+    row: Erasure,
+    erasing: Erasing,
+    beside: Sequence[Outcome] = (),
+    remains: Sequence[str] = (),
+    progress: Progress = lambda _: None,
+) -> Ended:
+    """Do what is left here and in all further databases; certify it, or say what it waits for.
+
+    What is unreachable or unsupported anywhere is never certified; all else is done all the same.
+    """
+    reached = elsewhere.reach(settings, erasures, row, erasing)
+    await elsewhere.remember_all(reached)
+    ours = await in_ours(erasures, row, erasing, settings.media_root, BATCH, progress)
+    left = await elsewhere.carry_out(reached, BATCH, progress)
+    outcomes = [*ours, *beside, *left.outcomes]
+    if left.open is not None:
+        await erasures.stop(row, left.state, left.open, left.again_at, outcomes)
+        return Ended(row.id, left.state, left.open)
+    signer = Signer.of(settings)
+    document = await erasures.certify(row, erasing, outcomes, remains, signer)
+    now_is = (await erasures.erasure(row.id)).state
+    said = document["statement"]
+    return Ended(row.id, now_is, f"{row.action} {said['result']}", said["certificate"])
 
 
 async def in_database(
@@ -213,15 +227,23 @@ async def in_database(
     `beside` are the outcomes elsewhere. Raises GuardTripped where, after several rounds, something
     is left that no rule holds: somebody goes on writing about the subject.
     """
-    found = await _done(erasures, row, erasing, size, progress)
-    if not any(one.held for one in found):
-        async for _ in erasures.loosen(row, erasing, size):
-            pass
-        found = await erasures.read_back(row, erasing)
-    outcomes = outcomes_of(erasing, await erasures.counted(row), found)
+    outcomes = await in_ours(erasures, row, erasing, media, size, progress)
+    return await erasures.certify(row, erasing, [*outcomes, *beside], remains, signer)
+
+
+async def in_ours(
+    erasures: Erasures,
+    row: Erasure,
+    erasing: Erasing,
+    media: Path | None,
+    size: int = BATCH,
+    progress: Progress = lambda _: None,
+) -> list[Outcome]:
+    """Do what is left in our database and the media store; return what became of each location."""
+    outcomes = await worked_out(erasures, row, erasing, size, progress)
     if media is not None and (count := await remove_files(erasures, row, erasing, media)):
         outcomes.append(Outcome("media", "Files of the media store.", "erased", count))
-    return await erasures.certify(row, erasing, [*outcomes, *beside], remains, signer)
+    return outcomes
 
 
 async def remove_files(erasures: Erasures, row: Erasure, erasing: Erasing, media: Path) -> int:
@@ -243,45 +265,6 @@ async def remove_files(erasures: Erasures, row: Erasure, erasing: Erasing, media
     return removed
 
 
-async def _done(
-    erasures: Erasures, row: Erasure, erasing: Erasing, size: int, progress: Progress
-) -> list[Found]:
-    """Go through all steps until a look at every location finds nothing that no rule holds."""
-    rows = 0
-    for number in range(ROUNDS):
-        if number or await erasures.is_through(row, erasing):
-            await erasures.next_round(row)
-        async for done in erasures.erase(row, erasing, size):
-            rows += sum(done.counts.values())
-            progress(rows)
-        found = await erasures.read_back(row, erasing)
-        if not any(one.left for one in found):
-            return found
-    left = ", ".join(f"{one.table} {one.left}" for one in found if one.left)
-    raise GuardTripped(f"{row.id}: rows are left that no rule holds: {left}; who writes them?")
-
-
-def outcomes_of(
-    erasing: Erasing, counts: Mapping[str, int], found: Sequence[Found]
-) -> list[Outcome]:
-    """Return what became of each location, in the order of the work."""
-    total: Counter[tuple[str, str]] = Counter()
-    for key, count in counts.items():
-        outcome, _, table = key.partition(" ")
-        total[table, "erased" if outcome == "erased" else "anonymized"] += count
-    held = {one.table: one.held for one in found}
-    tables = [*erasing.order, *sorted({table for table, _ in total} - set(erasing.order))]
-    outcomes: list[Outcome] = []
-    for table in tables:
-        what = erasing.tables[table].what
-        if count := total[table, "erased"]:
-            outcomes.append(Outcome(table, what, "erased", count))
-        if count := total[table, "anonymized"]:
-            outcomes.append(Outcome(table, what, "anonymized", count))
-        outcomes += held.get(table, ())
-    return outcomes
-
-
 async def run(erasure_id: str) -> Ended:
     """Carry an erasure out, or say why not yet; plan and outcomes become an artifact."""
     house = await _wiring.house()
@@ -299,10 +282,10 @@ async def run(erasure_id: str) -> Ended:
 
 async def run_request(request_id: str) -> Ended:
     """Plan what a request asks for, and carry it out where nobody has to look at it first."""
-    from tasks import platform_users  # It carries out with what is here.
-
     house = await _wiring.house()
     asked = await house.store.request(request_id)
+    from tasks import platform_users  # It carries out with what is here.
+
     if platform_users.is_one(asked):
         return await platform_users.erase(house, asked)
     row, why = await of_request(house, request_id)

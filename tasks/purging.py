@@ -193,9 +193,9 @@ class _Elsewhere:
         """Return the policy over the tables that there are; raise PolicyError for a gap."""
         tables = self.retained.keeping.databases.get(there.name, {})
         schema = await there.schema()
-        if gaps := there.gaps(tables, schema):
+        if gaps := await there.gaps(tables, schema):
             raise PolicyError("; ".join(gaps))
-        return await there.compiled(self.policy, tables, schema)
+        return there.compiled(self.policy, tables, schema)
 
     async def _purged(self, there: Elsewhere, one: Foreign) -> Outcome:
         ours, name, digest = self.retained.store, self.policy.name, policy_hash(self.policy)

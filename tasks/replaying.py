@@ -8,7 +8,6 @@ from clickpost import exporting
 from clickpost.logs import logger
 from clickpost.people import ENGINE
 from clickpost.store.erasures import Erasures
-from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
 from clickpost.store.tombstones import Head, Replayed, Tombstone, Tombstones
 from tasks import erasing
@@ -108,6 +107,6 @@ async def _erased_again(house: House, erasures: Erasures, row: Erasure) -> None:
             await erasures.stop_unsent(row.subject)
         if row.action == "erasure" and loaded.policy.of == "connection":
             await erasures.stop_unsent(row.subject, "connection")
-        signer, media = Signer.of(house.settings), house.settings.media_root
-        exporting.forget(media, row.subject, row.digest)  # Media may be as old as the backup.
-        await erasing.in_database(erasures, row, loaded, signer, media=media)
+        # Media may be as old as the backup. A further database that is away is tried again later.
+        exporting.forget(house.settings.media_root, row.subject, row.digest)
+        await erasing.everywhere(house.settings, erasures, row, loaded)

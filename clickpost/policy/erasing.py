@@ -6,7 +6,27 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from clickpost.policy.privacy import DatabaseName
 from clickpost.policy.shape import Facts, Words
+
+
+class Elsewhere(Facts):
+    """What an erasure does in one further database, where its data map leaves a choice."""
+
+    names: list[Words] | None = Field(
+        None,
+        description="As `names`, of its tables; several columns that make one name stand with a"
+        " space between: `customer.first_name customer.last_name`; null for those with addresses.",
+    )
+    ends: dict[Words, Words] = Field(default_factory=dict, description="As `ends`, of its tables.")
+    anonymize: list[Words] = Field(
+        default_factory=list,
+        description="Its tables whose rows stay, anonymized; all others lose theirs.",
+    )
+    gives_way: list[Words] = Field(
+        default_factory=list,
+        description="Its retention policies whose legal basis does not hold against a request.",
+    )
 
 
 class Erasure(Facts):
@@ -52,6 +72,11 @@ class Erasure(Facts):
         default_factory=list,
         description="Retention policies whose legal basis does not hold against a request; all"
         " other purposes with legal_obligation or legal_claims do.",
+    )
+    elsewhere: dict[DatabaseName, Elsewhere] = Field(
+        default_factory=dict,
+        description="By the name of a further database, what is done there otherwise than by"
+        " default.",
     )
     approval: bool = Field(
         description="True where somebody has to look at the plan before anything is touched."

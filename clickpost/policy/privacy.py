@@ -45,6 +45,8 @@ TREATMENTS: dict[str, str] = {
 }
 
 
+#: By what a further database knows a person, or an account, of ours.
+Whose = Literal["address", "member", "workspace"]
 DatabaseName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
@@ -110,6 +112,11 @@ class TableMap(Facts):
         description="Columns that lead to the person or workspace a row is about, through foreign"
         " keys: `ticket_id.member_id`; [] where a row is about nobody."
     )
+    found_by: dict[Words, Whose] = Field(
+        default_factory=dict,
+        description="Of a further database: columns that say by themselves whom a row is about, and"
+        " what stands in them: an e-mail `address`, or the id of our `member` or `workspace`.",
+    )
     platform: Words | None = Field(
         None,
         description="Columns that lead to the origin platform's name: `connection_id.platform`.",
@@ -165,6 +172,15 @@ class DataMap(Facts):
     stores: dict[Words, StoreMap] = Field(
         default_factory=dict, description="Stores beside it: files, logs, other databases."
     )
+
+    @model_validator(mode="after")
+    def _finds_elsewhere(self) -> DataMap:
+        for name, table in self.tables.items():
+            if table.found_by and self.database is None:
+                raise ValueError(f"{name}: found_by is for further databases; ours knows its own")
+            if unknown := [one for one in table.found_by if one not in table.columns]:
+                raise ValueError(f"{name}: found_by speaks of {unknown[0]}, which is no column")
+        return self
 
 
 def places_of(name: str, column: ColumnMap) -> dict[str, PathMap]:

@@ -104,6 +104,18 @@ class Erasing:
             wanted.append(f"count(*) FILTER (WHERE coalesce({condition}, false)) AS h{number}")
         return f"SELECT {', '.join(wanted)} FROM {quoted(table)} r WHERE {self.about(table)}"
 
+    def key(self, table: str) -> str:
+        """Return the column by which rows of a table are told apart, as SQL writes it."""
+        return quoted(self.schema[table].key)
+
+    def beyond(self, table: str) -> str:
+        """Return the condition that row `r` comes after those that are done."""
+        return f"r.{self.key(table)} > :after"
+
+    def reached(self) -> str:
+        """Return the last key of a batch."""
+        return "(SELECT max(id) FROM picked)"
+
     def deletes(self, table: str) -> bool:
         """Say whether rows of a table go, rather than stay anonymized."""
         return self.action == "erasure" and table not in self.policy.anonymize
@@ -177,7 +189,7 @@ class Erasing:
         return self._kept[table]
 
     def _law(self, policy: Retention, purpose: Purpose) -> Law:
-        said = Compiled(policy, self.tables, self.schema, self.params)
+        said = self._compile(policy)
         until = said.until(purpose)
         # A clock that has not begun keeps a row as long as nobody starts it.
         goes_on = f"coalesce({until} > :at, true)"
@@ -191,8 +203,11 @@ class Erasing:
                 columns=None, purposes=[], then="delete", by=[], person=None, k=None,
                 limit=Limit(rows=1, share=1.0),
             )  # fmt: skip
-            self._ours[table] = Compiled(bare, self.tables, self.schema, self.params)
+            self._ours[table] = self._compile(bare)
         return self._ours[table]
+
+    def _compile(self, policy: Retention) -> Compiled:
+        return Compiled(policy, self.tables, self.schema, self.params)
 
     def any_hold(self, table: str) -> str:
         """Return the condition that any hold keeps row `r`."""
@@ -267,13 +282,13 @@ class Erasing:
         differs = " OR ".join(one.differs for one in made)
         where = f"{self.about(table)} AND {when} AND ({differs})"
         sets = ", ".join(f"{quoted(one.column)} = {one.value}" for one in made)
-        return _walked(table, where, f"UPDATE {quoted(table)} r SET {sets} FROM picked")
+        return self._walked(table, where, f"UPDATE {quoted(table)} r SET {sets} FROM picked")
 
     def _deleting(self, table: str, when: str) -> str:
         where = f"{self.about(table)} AND {when}"
         named = [name for name, said in self.tables[table].columns.items() if said.file]
         if not named:
-            return _walked(table, where, f"DELETE FROM {quoted(table)} r USING picked")
+            return self._walked(table, where, f"DELETE FROM {quoted(table)} r USING picked")
         kept = ", ".join(f"r.{quoted(one)} AS {quoted(one)}" for one in named)
         union = " UNION ALL ".join(f"SELECT {quoted(one)} AS f FROM done" for one in named)
         files = (
@@ -282,7 +297,7 @@ class Erasing:
             " ON CONFLICT (stored_at) DO UPDATE SET erasure_id = excluded.erasure_id)"
         )
         delete = f"DELETE FROM {quoted(table)} r USING picked"
-        return _walked(table, where, delete, kept, files)
+        return self._walked(table, where, delete, kept, files)
 
     def mentions(self, table: str) -> str:
         """Return the condition that row `r`, which does not go, names the subject."""
@@ -335,7 +350,7 @@ class Erasing:
         columns = erasure.written(self.tables, self.schema)[table]
         sets = ", ".join(f"{quoted(one)} = {self._masked(table, one)}" for one in columns)
         where = f"{self.mentions(table)} AND NOT {self.any_hold(table)}"
-        return _walked(table, where, f"UPDATE {quoted(table)} r SET {sets} FROM picked")
+        return self._walked(table, where, f"UPDATE {quoted(table)} r SET {sets} FROM picked")
 
     def _masked(self, table: str, column: str) -> str:
         return self._unnamed(table, column, PATTERN)
@@ -344,14 +359,16 @@ class Erasing:
         how = "privacy_unname_json" if self.schema[table].kinds[column] == "json" else None
         return f"{how or 'privacy_unname'}(r.{quoted(column)}, {pattern})"
 
-
-def _walked(table: str, where: str, work: str, kept: str = "1 AS one", more: str = "") -> str:
-    return f"""
-        WITH picked AS MATERIALIZED (
-            SELECT r.id FROM {quoted(table)} r WHERE r.id > :after AND {where}
-            ORDER BY r.id LIMIT :size FOR UPDATE OF r
-        ),
-        done AS ({work} WHERE r.id = picked.id RETURNING {kept}){"," if more else ""}
-        {more}
-        SELECT (SELECT max(id) FROM picked) AS after, (SELECT count(*) FROM done) AS rows
-    """
+    def _walked(
+        self, table: str, where: str, work: str, kept: str = "1 AS one", more: str = ""
+    ) -> str:
+        key = f"r.{self.key(table)}"
+        return f"""
+            WITH picked AS MATERIALIZED (
+                SELECT {key} AS id FROM {quoted(table)} r WHERE {self.beyond(table)} AND {where}
+                ORDER BY {key} LIMIT :size FOR UPDATE OF r
+            ),
+            done AS ({work} WHERE {key} = picked.id RETURNING {kept}){"," if more else ""}
+            {more}
+            SELECT {self.reached()} AS after, (SELECT count(*) FROM done) AS rows
+        """

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, TextClause, text
+from sqlalchemy import ColumnElement, TextClause, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from tenacity import (
@@ -26,7 +26,7 @@ from tenacity import (
 )
 
 from clickpost import ids
-from clickpost.certificate import Outcome, Statement, stamp
+from clickpost.certificate import Outcome, Statement, as_json, stamp
 from clickpost.delivery import STOPPABLE
 from clickpost.delivery import State as DeliveryState
 from clickpost.erasure import OPEN, State, Step
@@ -39,7 +39,15 @@ from clickpost.store.holds import HOLDS
 from clickpost.store.people import permit
 from clickpost.store.purging import BATCH, SETTINGS, may_be_repeated
 from clickpost.store.signer import Signer
-from clickpost.store.tables import Connection, Delivery, Erasure, ErasureBatch, Post
+from clickpost.store.tables import (
+    Connection,
+    Delivery,
+    Erasure,
+    ErasureBatch,
+    ErasureElsewhere,
+    ErasureElsewhereBatch,
+    Post,
+)
 from clickpost.store.treatments import literal, quoted
 
 #: What is held without an end is looked at again so often.
@@ -313,13 +321,27 @@ class Erasures(Certificates):
                 await append(session, "erasure.begun", erasure_id, {})
         return row
 
+    async def add_to_plan(self, row: Erasure, lines: Sequence[Planned]) -> Erasure:
+        """Add to a plan what would be done in further databases."""
+        async with self.transaction() as session:
+            found = await session.get_one(Erasure, row.id, with_for_update=True)
+            if found.state == "planned":
+                found.plan = [*found.plan, *(asdict(one) for one in lines)]
+        return found
+
     async def stop(
-        self, row: Erasure, state: State, reason: str, again_at: datetime | None = None
+        self,
+        row: Erasure,
+        state: State,
+        reason: str,
+        again_at: datetime | None = None,
+        outcomes: Sequence[Outcome] = (),
     ) -> None:
-        """Write why an erasure does not go on now."""
+        """Write why an erasure does not go on now, and what became of each location so far."""
         async with self.transaction() as session:
             found = await session.get_one(Erasure, row.id, with_for_update=True)
             found.state, found.reason, found.again_at = state, reason, again_at
+            found.outcomes = [as_json(one) for one in outcomes] or found.outcomes
             await session.flush()
             await append(session, f"erasure.{state}", row.id, {})
 
@@ -365,7 +387,7 @@ class Erasures(Certificates):
             session.add(_receipt(row, replace(at, number=at.number + 1, round=at.round + 1,
                                               step=0, after=""), {}))  # fmt: skip
 
-    async def _reached(self, row: Erasure) -> _At:
+    async def _reached(self, row: Erasure) -> Reached:
         query = (
             select(ErasureBatch)
             .where(ErasureBatch.erasure_id == row.id)
@@ -374,7 +396,11 @@ class Erasures(Certificates):
         )
         async with self.session() as session:
             last = await session.scalar(query)
-        return _At(last.number, last.round, last.step, last.after) if last else _At(0, 0, 0, "")
+        return (
+            Reached(last.number, last.round, last.step, last.after)
+            if last
+            else Reached(0, 0, 0, "")
+        )
 
     async def _one(
         self,
@@ -382,10 +408,10 @@ class Erasures(Certificates):
         erasing: Erasing,
         steps: Sequence[Step],
         statements: Sequence[TextClause | None],
-        at: _At,
+        at: Reached,
         size: int,
         shift: int = 0,
-    ) -> tuple[_At, Counter[str]]:
+    ) -> tuple[Reached, Counter[str]]:
         """Do at most `size` rows, of as many steps as they last, and write the receipt."""
         tries = AsyncRetrying(
             retry=retry_if_exception(may_be_repeated),
@@ -401,7 +427,7 @@ class Erasures(Certificates):
                     lock = text("SELECT pg_advisory_xact_lock_shared(:key)")
                     await session.execute(lock, {"key": HOLDS})
                     given = {**erasing.params, **await self._given(session, erasing, row)}
-                    reached, counts = await _worked(session, steps, statements, at, given, size)
+                    reached, counts = await worked(session, steps, statements, at, given, size)
                     session.add(_receipt(row, replace(reached, step=reached.step + shift), counts))
                 return reached, counts
         raise AssertionError("unreachable")
@@ -593,6 +619,7 @@ class Erasures(Certificates):
             found.ended_at = None if held else moment
             if not held:
                 found.digest = found.nonce = None
+                await _forget_elsewhere(session, row.id)
             await session.flush()
             facts = {"outcomes": dict(Counter(one.outcome for one in outcomes))}
             await append(session, f"erasure.{found.state}", row.id, facts)
@@ -605,8 +632,8 @@ def _whose(subject: str, of: Of) -> ColumnElement[bool]:
 
 
 @dataclass(frozen=True)
-class _At:
-    """How far the batches came."""
+class Reached:
+    """How far the batches of an erasure came."""
 
     number: int
     round: int
@@ -614,7 +641,15 @@ class _At:
     after: str
 
 
-def _receipt(row: Erasure, at: _At, counts: Mapping[str, int]) -> ErasureBatch:
+async def _forget_elsewhere(session: AsyncSession, erasure_id: str) -> None:
+    """Forget whom an erasure meant in further databases; what was done there stays counted."""
+    of = col(ErasureElsewhere.erasure_id) == erasure_id
+    await session.execute(update(ErasureElsewhere).where(of).values(ours={}, subjects={}))
+    batches = col(ErasureElsewhereBatch.erasure_id) == erasure_id
+    await session.execute(update(ErasureElsewhereBatch).where(batches).values(after=""))
+
+
+def _receipt(row: Erasure, at: Reached, counts: Mapping[str, int]) -> ErasureBatch:
     return ErasureBatch(
         erasure_id=row.id,
         number=at.number,
@@ -626,14 +661,14 @@ def _receipt(row: Erasure, at: _At, counts: Mapping[str, int]) -> ErasureBatch:
     )
 
 
-async def _worked(
+async def worked(
     session: AsyncSession,
     steps: Sequence[Step],
     statements: Sequence[TextClause | None],
-    at: _At,
+    at: Reached,
     given: Mapping[str, Any],
     size: int,
-) -> tuple[_At, Counter[str]]:
+) -> tuple[Reached, Counter[str]]:
     """Go through steps until `size` rows were touched, or all is done."""
     counts: Counter[str] = Counter()
     step, after, budget = at.step, at.after, size

@@ -176,13 +176,7 @@ class Purging(Base):
         self, run: PurgeRun, number: int, statement: Any, given: Mapping[str, Any]
     ) -> tuple[str, dict[str, int]] | None:
         """Do one batch and write its receipt, in one transaction; None where nothing is left."""
-        tries = AsyncRetrying(
-            retry=retry_if_exception(may_be_repeated),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            stop=stop_after_attempt(8),
-            reraise=True,
-        )
-        async for attempt in tries:
+        async for attempt in tries():
             with attempt:
                 async with self.transaction() as session:
                     for setting in SETTINGS:
@@ -329,8 +323,17 @@ def pads() -> dict[str, bytes]:
     return {"inner": bytes(x ^ 0x36 for x in key), "outer": bytes(x ^ 0x5C for x in key)}
 
 
+def tries() -> AsyncRetrying:
+    """Return the tries of one batch: what goes away by itself costs only a while."""
+    return AsyncRetrying(
+        retry=retry_if_exception(may_be_repeated),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
+        stop=stop_after_attempt(8),
+        reraise=True,
+    )
+
+
 def may_be_repeated(error: BaseException) -> bool:
-    """Say whether a batch may be tried again: nothing of it has happened."""
     """Say whether a batch met what goes away by itself: a deadlock, a lock, a new referrer."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _AGAIN
 
@@ -373,9 +376,10 @@ def _deleting(compiled: Compiled) -> str:
     parents are gone alike.
     """
     owners = {compiled.policy.data: "picked"}
+    plain = {name: name.replace(".", "_") for name in compiled.schema}
     parts = [_picked(compiled)]
     for key in compiled.below:
-        owner, name = owners[key.to], f"p_{key.table}"
+        owner, name = owners[key.to], f"p_{plain[key.table]}"
         owners[key.table] = name
         parts.append(
             f"{quoted(name)} AS MATERIALIZED (SELECT c.{compiled.key(key.table)} AS id"
@@ -387,18 +391,20 @@ def _deleting(compiled: Compiled) -> str:
         named = [c for c, said in compiled.tables[table].columns.items() if said.file]
         kept = ", ".join(f"d.{quoted(one)}" for one in named) or "1"
         parts.append(
-            f"{quoted(f'd_{table}')} AS (DELETE FROM {quoted(table)} d"
+            f"{quoted(f'd_{plain[table]}')} AS (DELETE FROM {quoted(table)} d"
             f" USING {quoted(owners[table])} p WHERE d.{compiled.key(table)} = p.id"
             f" RETURNING {kept})"
         )
-        files += [f"SELECT {quoted(one)} AS f FROM {quoted(f'd_{table}')}" for one in named]
+        files += [f"SELECT {quoted(one)} AS f FROM {quoted(f'd_{plain[table]}')}" for one in named]
     if files:
         parts.append(
             "files AS (INSERT INTO doomed_file (stored_at, doomed_at)"
             f" SELECT DISTINCT f, now() FROM ({' UNION ALL '.join(files)}) AS all_files"
             " ON CONFLICT DO NOTHING)"
         )
-    counts = ", ".join(f"'{one}', (SELECT count(*) FROM {quoted(f'd_{one}')})" for one in owners)
+    counts = ", ".join(
+        f"'{one}', (SELECT count(*) FROM {quoted(f'd_{plain[one]}')})" for one in owners
+    )
     return f"""
         WITH {", ".join(parts)}
         SELECT {compiled.reached()} AS after, jsonb_build_object({counts}) AS counts

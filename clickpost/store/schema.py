@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -26,6 +26,7 @@ from clickpost.datamap import Columns, Reference, Schema
 from clickpost.settings import Settings
 from clickpost.store import said, tables
 from clickpost.store.database import url_of
+from clickpost.store.treatments import quoted
 
 #: Alembic's own: one row, the version of the schema.
 _NOT_OURS = {"alembic_version"}
@@ -74,6 +75,82 @@ def _of(metadata: MetaData) -> Schema:
         for table in metadata.sorted_tables
         if table.name not in _NOT_OURS
     }
+
+
+#: All columns of the tables that an application made itself, each with its plain type.
+_FURTHER = """
+SELECT CASE WHEN pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END || c.relname
+           AS of, a.attname AS name, NOT (a.attnotnull OR t.typnotnull) AS nullable,
+       a.attgenerated <> '' AS generated, t.typtype IN ('b', 'd') AND t.typcategory <> 'A'
+           AS plain,
+       CASE t.typtype WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod)
+           ELSE format_type(a.atttypid, a.atttypmod) END AS type,
+       coalesce(a.attnum = k.conkey[1] AND cardinality(k.conkey) = 1, false) AS is_key,
+       CASE WHEN f.at = g.conkey[1] THEN f.to END AS refers_to
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
+LEFT JOIN LATERAL (
+    SELECT r.confkey[1] AS at, r.confrelid AS id,
+           CASE WHEN pg_table_is_visible(r.confrelid) THEN '' ELSE m.nspname || '.' END
+               || o.relname AS to
+    FROM pg_constraint r
+    JOIN pg_class o ON o.oid = r.confrelid JOIN pg_namespace m ON m.oid = o.relnamespace
+    WHERE r.conrelid = c.oid AND r.contype = 'f' AND r.conkey = ARRAY[a.attnum]
+) f ON true
+LEFT JOIN pg_constraint g ON g.conrelid = f.id AND g.contype = 'p' AND cardinality(g.conkey) = 1
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
+  AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 1, a.attnum
+"""
+#: What a type is to the treatments; all others can only be cleared, or kept.
+_KINDS = {
+    "json": "json", "jsonb": "json", "bytea": "bytes", "date": "time", "timestamp": "time",
+    "inet": "net", "cidr": "net", "text": "text", "character": "text", "citext": "text",
+}  # fmt: skip
+
+
+def in_further(connection: Connection) -> Schema:
+    """Return the tables of another application's database, each with its key and plain types.
+
+    A key of several columns is none: such rows are told apart by where they lie (`ctid`), for as
+    long as a statement takes. A table that no search path finds has its schema's name before it.
+    """
+    rows = connection.execute(text(_FURTHER)).all()
+    return {
+        name: _further(name, [row for row in rows if row.of == name])
+        for name in sorted({row.of for row in rows} - _NOT_OURS)
+    }
+
+
+def _further(name: str, rows: Sequence[Any]) -> Columns:
+    keys = {row.name for row in rows if row.is_key}
+    key = keys.pop() if keys else "ctid"
+    return Columns(
+        {row.name: _further_kind(row) for row in rows},
+        tuple(
+            sorted(
+                {Reference(name, row.name, row.refers_to) for row in rows if row.refers_to},
+                key=lambda one: (one.column, one.to),
+            )
+        ),
+        frozenset(row.name for row in rows if row.nullable),
+        key=key,
+        types={
+            **{row.name: row.type for row in rows},
+            **({"ctid": "tid"} if key == "ctid" else {}),
+        },
+        generated=frozenset(row.name for row in rows if row.generated),
+    )
+
+
+def _further_kind(row: Any) -> str:
+    return (
+        _KINDS.get(row.type.partition("(")[0].partition(" ")[0], "other") if row.plain else "other"
+    )
 
 
 def _columns(table: Table) -> Columns:
@@ -125,7 +202,7 @@ def _kind(type_: Any) -> str:
 _WALK = """
 WITH RECURSIVE walk (path, node) AS (
     SELECT * FROM (
-        SELECT ''::text, {column} FROM {table} WHERE {column} IS NOT NULL
+        SELECT ''::text, CAST({column} AS jsonb) FROM {table} WHERE {column} IS NOT NULL
         ORDER BY ctid DESC LIMIT :most
     ) AS newest
     UNION ALL
@@ -147,8 +224,7 @@ WHERE path <> '' AND jsonb_typeof(node) NOT IN ('object', 'array') GROUP BY path
 
 async def json_keys(engine: AsyncEngine, table: str, column: str) -> Mapping[str, int]:
     """Return every path of the newest rows' documents, and how often: keys only, no values."""
-    quoted = f'"{table}"', f'"{column}"'
-    query = text(_WALK.format(table=quoted[0], column=quoted[1]))
+    query = text(_WALK.format(table=quoted(table), column=quoted(column)))
     async with engine.connect() as connection:
         rows = await connection.execute(query, {"most": _SAMPLE})
         return {row.path: row.times for row in rows}

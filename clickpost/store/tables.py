@@ -752,6 +752,39 @@ class ErasureBatch(SQLModel, table=True):
     at: datetime = _moment(null=False)
 
 
+class ErasureElsewhere(SQLModel, table=True):
+    """Whom an erasure means in one further database; emptied once nothing is held."""
+
+    __tablename__ = "erasure_elsewhere"
+
+    erasure_id: str = Field(sa_column=Column(Text, ForeignKey("erasure.id"), primary_key=True))
+    database: str = Field(primary_key=True)
+    ours: dict[str, list[str]] = _json(null=False)
+    """By table of ours, the ids by which rows there may name the subject."""
+    subjects: dict[str, list[str]] = _json(null=False)
+    """By table there, the keys of rows that were found to be about the subject."""
+
+
+class ErasureElsewhereBatch(SQLModel, table=True):
+    """The receipt of one batch in a further database, written before that one commits."""
+
+    __tablename__ = "erasure_elsewhere_batch"
+
+    erasure_id: str = Field(sa_column=Column(Text, ForeignKey("erasure.id"), primary_key=True))
+    database: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    round: int
+    step: int
+    after: str
+    """As in `erasure_batch`; empty once nothing is held, for it may be anything."""
+    counts: dict[str, int] = _json(null=False)
+    xid: str | None = None
+    """The transaction there: it says whether the work was committed; None where nothing was."""
+    committed: bool = _flag()
+    """False until somebody saw that it was."""
+    at: datetime = _moment(null=False)
+
+
 class Rollup(SQLModel, table=True):
     """What remains of rows that were rolled up: counts of a month, of groups large enough."""
 

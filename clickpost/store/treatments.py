@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ class Change:
 
 
 def quoted(name: str) -> str:
-    """Return a name as SQL writes it."""
-    return '"' + name.replace('"', '""') + '"'
+    """Return a name as SQL writes it; `crm.person` is a table of the schema crm."""
+    return '"' + name.replace('"', '""').replace(".", '"."') + '"'
 
 
 def literal(value: str) -> str:
@@ -38,16 +39,30 @@ def changes(mapped: Mapping[str, ColumnMap], names: list[str], table: Columns) -
 
 def _change(name: str, said: ColumnMap, table: Columns) -> Change | None:
     column = f"r.{quoted(name)}"
+    if name in table.generated:  # It follows the columns that it is made of.
+        return None
     if table.kinds[name] == "json":
-        value = _document(column, said, nullable=name in table.nullable)
-        return Change(name, value, f"{column} IS DISTINCT FROM {value}") if value else None
+        return _document_change(name, said, table)
     if said.treatment in (None, "keep"):
         return None
-    value, differs = _plain(column, said.treatment, table.kinds[name])
+    value, differs = _plain(column, said.treatment, table.kinds[name], room(table, name))
     return Change(name, value, differs)
 
 
-def _plain(column: str, how: Treatment | None, kind: str) -> tuple[str, str]:
+def room(table: Columns, name: str) -> int | None:
+    """Return how many characters a column takes, None where there is no limit."""
+    found = re.match(r"character(?: varying)?\((\d+)\)", table.types.get(name, ""))
+    return int(found[1]) if found else None
+
+
+def fitting(value: str, limit: int | None) -> str:
+    """Return a value cut to the room that a column has."""
+    return value if limit is None else f"left({value}, {limit})"
+
+
+def _plain(
+    column: str, how: Treatment | None, kind: str, limit: int | None = None
+) -> tuple[str, str]:
     match how:
         case "clear":
             return "NULL", f"{column} IS NOT NULL"
@@ -55,21 +70,46 @@ def _plain(column: str, how: Treatment | None, kind: str) -> tuple[str, str]:
             value = "CAST('' AS bytea)" if kind == "bytes" else "''"
             return value, f"octet_length({column}) > 0"
         case "mask":
-            value = f"privacy_mask({column})"
+            value = fitting(f"privacy_mask({column})", limit)
+        case "network" if kind == "net":
+            length = f"CASE family({column}) WHEN 4 THEN 24 ELSE 48 END"
+            value = f"CAST(network(set_masklen(CAST({column} AS inet), {length})) AS inet)"
         case "network":
-            value = f"privacy_network({column})"
+            value = fitting(f"privacy_network({column})", limit)
         case "month":
             value = f"date_trunc('month', {column}, 'UTC')"
         case "digest":
             # HMAC-SHA256 without an extension; both pads come as parameters.
             inner = rf"sha256(CAST(:inner AS bytea) || convert_to({column}, 'UTF8'))"
             value = f"'gone\\:' || encode(sha256(CAST(:outer AS bytea) || {inner}), 'hex')"
-            shape = literal(DIGEST)
+            shape = literal(DIGEST if limit is None else DIGEST.replace("64", str(_hex(limit))))
+            value = fitting(value, limit)
             value = f"CASE WHEN {column} ~ {shape} THEN {column} ELSE {value} END"
             return value, f"{column} !~ {shape}"
         case _:
             raise AssertionError(how)
     return value, f"{column} IS DISTINCT FROM {value}"
+
+
+def _hex(limit: int) -> int:
+    """Return how much of a digest there is room for, beside the word before it."""
+    return min(64, limit - len("gone:"))
+
+
+def is_plain_json(table: Columns, name: str) -> bool:
+    """Say whether a column is JSON as text, which knows neither equality nor paths."""
+    return table.types.get(name) == "json"
+
+
+def _document_change(name: str, said: ColumnMap, table: Columns) -> Change | None:
+    column = f"r.{quoted(name)}"
+    plain = is_plain_json(table, name)
+    column = f"CAST({column} AS jsonb)" if plain else column
+    value = _document(column, said, nullable=name in table.nullable)
+    if value is None:
+        return None
+    differs = f"{column} IS DISTINCT FROM {value}"
+    return Change(name, f"CAST({value} AS json)" if plain else value, differs)
 
 
 def _document(column: str, said: ColumnMap, *, nullable: bool) -> str | None:

@@ -221,7 +221,7 @@ async def test_a_column_that_nobody_mapped_stops_it_and_is_named(
     with psycopg.connect(billing) as connection:
         connection.execute("ALTER TABLE customer ADD COLUMN shoe_size int")
     found = await outcomes(store, house)
-    assert "billing: customer.shoe_size is not in the data map" in str(found["charges"].trouble)
+    assert "billing.customer.shoe_size is not in the data map" in str(found["charges"].trouble)
     assert len(rows(billing, "SELECT 1 FROM charge")) == 40
     answer = await asyncio.to_thread(runner.invoke, app, ["privacy", "purge", "--json"])
     assert answer.exit_code == 1
@@ -229,7 +229,7 @@ async def test_a_column_that_nobody_mapped_stops_it_and_is_named(
     assert "shoe_size" in row["note"]
 
 
-async def test_what_cannot_be_done_there_is_refused(
+async def test_values_are_masked_there_by_functions_that_go_with_the_connection(
     house: Settings, store: Store, billing: str
 ) -> None:
     file = house.policies / "data_map" / "billing_db.yaml"
@@ -237,7 +237,20 @@ async def test_what_cannot_be_done_there_is_refused(
         file.read_text().replace("email: {treatment: clear}", "email: {treatment: mask}")
     )
     found = await outcomes(store, house)
-    assert "customer.email: mask" in str(found["payers"].trouble)
+    assert found["payers"].counts == {"billing.customer": 7}
+    assert rows(billing, "SELECT DISTINCT email FROM customer") == [("[mail]",)]
+    assert rows(billing, "SELECT count(*) FROM pg_proc WHERE proname LIKE 'privacy%'") == [(0,)]
+
+
+async def test_what_cannot_be_done_there_is_refused(
+    house: Settings, store: Store, billing: str
+) -> None:
+    file = house.policies / "data_map" / "billing_db.yaml"
+    file.write_text(
+        file.read_text().replace("{treatment: clear}", "{treatment: clear, file: true}")
+    )
+    found = await outcomes(store, house)
+    assert "customer.email: files are removed" in str(found["payers"].trouble)
     assert rows(billing, "SELECT count(*) FROM customer WHERE email IS NULL") == [(0,)]
 
 

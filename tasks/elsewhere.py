@@ -1,0 +1,183 @@
+"""Carries an erasure into the further databases, and says of each what became of it there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+from clickpost import elsewhere
+from clickpost.certificate import BLOCKING, Outcome
+from clickpost.erasure import Action, State
+from clickpost.errors import ClickPostError, GuardTripped, InvalidInput, PolicyError, Unavailable
+from clickpost.logs import logger
+from clickpost.policy import keeping
+from clickpost.policy.erasing import Erasure as ErasurePolicy
+from clickpost.policy.keeping import Keeping
+from clickpost.policy.load import Report
+from clickpost.policy.privacy import TableMap
+from clickpost.policy.source import Problem
+from clickpost.settings import Settings
+from clickpost.store.elsewhere import Elsewhere, gaps_of, live
+from clickpost.store.erasing import Erasing
+from clickpost.store.erasing_elsewhere import ErasingElsewhere, erasing_of
+from clickpost.store.erasures import Erasures, Planned
+from clickpost.store.erasures_elsewhere import ErasuresElsewhere, remember
+from clickpost.store.purging import BATCH, Purging
+from clickpost.store.tables import Erasure
+from tasks._rounds import Progress, worked_out
+
+log = logger("elsewhere")
+
+#: What a further database is called in plans and certificates that cannot say more of it.
+_WHAT = "A further database."
+#: A database that is away is tried again so much later.
+_AGAIN = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What became of the subject in all further databases; `open` says why that is not the end."""
+
+    outcomes: tuple[Outcome, ...] = ()
+    open: str | None = None
+    state: State = "waiting"
+
+    @property
+    def again_at(self) -> datetime | None:
+        """When it is tried again by itself; None where somebody has to act first."""
+        return datetime.now(UTC) + _AGAIN if self.state == "waiting" else None
+
+
+@dataclass(frozen=True)
+class Reach:
+    """One erasure, and the policies by which it is followed in further databases."""
+
+    erasures: Erasures
+    row: Erasure
+    ours: Erasing
+    known: Keeping
+    policy: ErasurePolicy
+
+    @property
+    def databases(self) -> Mapping[str, Mapping[str, TableMap]]:
+        """The further databases that have anything to do with it."""
+        found = sorted(self.known.databases.items())
+        return {name: tables for name, tables in found if elsewhere.is_about(self.policy, tables)}
+
+    @asynccontextmanager
+    async def opened(self, name: str) -> AsyncIterator[tuple[ErasuresElsewhere, ErasingElsewhere]]:
+        """Yield what works on it in one database; raise PolicyError where its map does not fit."""
+        tables = self.known.databases[name]
+        purging = Purging(self.erasures.engine, self.erasures.vault)
+        async with Elsewhere.opened(name, purging) as there:
+            schema = await there.schema()
+            if gaps := await there.gaps(tables, schema):
+                raise PolicyError("; ".join(gaps))
+            retention = {
+                one.name: one for one in self.known.elsewhere.values() if one.database == name
+            }
+            action = cast("Action", self.row.action)
+            one = erasing_of(self.policy, action, name, tables, retention, schema)
+            yield ErasuresElsewhere(self.erasures, there), one
+
+
+def reach(settings: Settings, erasures: Erasures, row: Erasure, ours: Erasing) -> Reach:
+    """Return how an erasure reaches further databases."""
+    return Reach(erasures, row, ours, keeping.load(settings.policies), ours.policy)
+
+
+async def plan(reached: Reach) -> list[Planned]:
+    """Return what would be done in each further database; what cannot be known is said."""
+    lines: list[Planned] = []
+    for name in reached.databases:
+        await remember(reached.erasures, reached.row, reached.ours, name)
+        try:
+            async with reached.opened(name) as (erasures, one):
+                lines += await erasures.planned(reached.row, one)
+        except ClickPostError as error:
+            blocked = _blocked(name, error)
+            lines.append(Planned(name, _WHAT, blocked.outcome, 0, blocked.rule))
+    return lines
+
+
+async def carry_out(reached: Reach, size: int = BATCH, progress: Progress = lambda _: None) -> Left:
+    """Do what is left in every further database, and read back; one that fails stops no other."""
+    outcomes: list[Outcome] = []
+    for name in reached.databases:
+        try:
+            async with reached.opened(name) as (erasures, one):
+                found = await _erased(erasures, reached.row, one, size, progress)
+            outcomes += [replace(said, location=f"{name}.{said.location}") for said in found]
+        except ClickPostError as error:
+            log.warning("not erased there", database=name, error=type(error).__name__)
+            outcomes.append(_blocked(name, error))
+    blocking = [one for one in outcomes if one.outcome in BLOCKING]
+    if not blocking:
+        return Left(tuple(outcomes))
+    is_away = any(one.outcome == "unreachable" for one in blocking)
+    reasons = "; ".join(str(one.rule) for one in blocking)
+    return Left(tuple(outcomes), reasons, "waiting" if is_away else "blocked")
+
+
+async def remember_all(reached: Reach) -> None:
+    """Keep by which ids of ours each further database may know the subject, while we have them."""
+    for name in reached.databases:
+        await remember(reached.erasures, reached.row, reached.ours, name)
+
+
+async def _erased(
+    erasures: ErasuresElsewhere,
+    row: Erasure,
+    one: ErasingElsewhere,
+    size: int,
+    progress: Progress,
+) -> list[Outcome]:
+    await erasures.settle(row)
+    await erasures.find(row, one)
+    return await worked_out(erasures, row, one, size, progress)
+
+
+def _blocked(name: str, error: ClickPostError) -> Outcome:
+    """Return what stands in the way: a database that is away, or one where we cannot work."""
+    match error:
+        case PolicyError() | GuardTripped():
+            return Outcome(name, _WHAT, "unsupported", 0, str(error))
+        case _:
+            return Outcome(name, _WHAT, "unreachable", 0, str(error))
+
+
+def looked(settings: Settings) -> Report:
+    """Hold every further database against its map, as far as each answers.
+
+    A gap is a problem that names its column; a database that does not answer is a warning, for
+    it says nothing about the map.
+    """
+    report = Report()
+    known = keeping.load(settings.policies)
+    for name, tables in sorted(known.databases.items()):
+        try:
+            gaps = gaps_of(name, tables, live(name))
+        except (Unavailable, InvalidInput, PolicyError) as error:
+            where = _source(known, name)
+            report.warnings.append(
+                Problem(where, 1, 1, name, f"{error}; its map was not held against its tables")
+            )
+            continue
+        for gap in gaps:
+            table = gap.place.removeprefix(f"{name}.").split(".")[0]
+            source = known.sources.get(f"table {name}.{table}")
+            if source is None:
+                report.problems.append(Problem(_source(known, name), 1, 1, gap.place, gap.why))
+            else:
+                place = source.place(gap.path or ("tables", table))
+                report.problems.append(Problem(source.file, *place, gap.place, gap.why))
+    return report
+
+
+def _source(known: Keeping, name: str) -> str:
+    """Return the file that maps a database."""
+    files = (one.file for key, one in known.sources.items() if key.startswith(f"table {name}."))
+    return next(files, "policies/data_map")

@@ -1,0 +1,314 @@
+"""An erasure reaches another application's database, proves it there, and says where it cannot."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from cli import _house
+from clickpost import verify_certificate
+from clickpost.erasure import Action
+from clickpost.settings import PROJECT, Settings
+from clickpost.store import Store
+from clickpost.store.certificates import Certificates
+from clickpost.store.erasures import Erasures
+from clickpost.store.erasures_elsewhere import ErasuresElsewhere
+from clickpost.store.signer import Signer
+from clickpost.store.tables import Erasure
+from deployments.postgres import Postgres
+from tasks import erasing as work
+from tasks.erasing import Ended, Wanted
+from tests.conftest import database
+from tests.store import shop
+
+runner = CliRunner(env={"COLUMNS": "250"})
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def there(postgres: Postgres) -> Iterator[str]:
+    """The shop's database."""
+    with database(postgres, "template1") as url:
+        with psycopg.connect(url) as connection:
+            connection.execute(shop.TABLES)
+            connection.execute(shop.ROWS)
+        yield url
+
+
+@pytest.fixture
+def house(
+    settings: Settings, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    policies = tmp_path / "policies"
+    shutil.copytree(PROJECT / "policies", policies)
+    (policies / "data_map" / "shop_db.yaml").write_text(shop.MAP)
+    (policies / "retention" / "shop_invoices.yaml").write_text(shop.INVOICES)
+    person = policies / "erasure" / "person.yaml"
+    names = "[customers.email, customers.first_name customers.last_name]"
+    person.write_text(f"{person.read_text()}elsewhere: {{shop: {{names: {names}}}}}\n")
+    monkeypatch.setenv("CLICKPOST_DATABASE_SHOP", there)
+    logging.getLogger("clickpost").handlers.clear()  # Of commands whose terminal is gone.
+    made = settings.model_copy(update={"policies": policies})
+    monkeypatch.setattr(_house, "settings", lambda: made)
+    return made
+
+
+def rows(url: str, query: str) -> Any:
+    with psycopg.connect(url) as connection:
+        return connection.execute(query).fetchall()  # type: ignore[arg-type]  # of this file
+
+
+def everything(url: str) -> str:
+    """Return all rows of all tables as one text, in small letters."""
+    tables = rows(
+        url,
+        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n"
+        " ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND n.nspname IN ('public', 'crm')",
+    )
+    found = [rows(url, f"SELECT row_to_json(r)::text FROM {table} r") for (table,) in tables]
+    return "\n".join(row for part in found for (row,) in part).casefold()
+
+
+async def member(store: Store) -> None:
+    """Make Ann a member of ours."""
+    digest = await store.address_digest("ann.gone@example.org")
+    insert = text(
+        "INSERT INTO member (id, workspace_id, name, email, email_digest, role, created_at) VALUES"
+        " ('member_ann', 'ws_default', 'Ann Gone', 'ann.gone@example.org', :digest, 'publisher',"
+        " now())"
+    )
+    async with store.engine.begin() as connection:
+        await connection.execute(insert, {"digest": digest})
+
+
+async def planned(
+    store: Store, house: Settings, subject: str = "member_ann", action: Action = "erasure"
+) -> Erasure:
+    wanted = Wanted("person", subject, action)
+    if subject.startswith("req_"):
+        digest = await store.address_digest("ann.gone@example.org")
+        wanted = Wanted("person", subject, action, digest=digest)
+    row, _ = await work.plan(house, store, wanted)
+    return row
+
+
+async def carried_out(store: Store, house: Settings, row: Erasure) -> Ended:
+    """Carry a planned erasure out, as a run does once the platforms are left."""
+    erasures = Erasures(store.engine, store.vault)
+    if row.state == "planned":
+        await erasures.approve(row.id, "engine")
+    begun = await erasures.begin(row.id)
+    erasing = await work.loaded(house, store, begun.policy, begun.action)
+    return await work.everywhere(house, erasures, begun, erasing)
+
+
+async def now_is(store: Store, row: Erasure) -> Erasure:
+    return await Erasures(store.engine, store.vault).erasure(row.id)
+
+
+def lines(found: list[dict[str, Any]], kind: str = "outcome") -> dict[tuple[str, str], int]:
+    return {(one["location"], one[kind]): one["count"] for one in found}
+
+
+async def test_nothing_of_a_person_is_left_there_and_nothing_of_others_is_gone(
+    house: Settings, store: Store, there: str
+) -> None:
+    await member(store)
+    before = everything(there)
+    row = await planned(store, house)
+    said = lines(row.plan, "then")
+    assert everything(there) == before, "a plan touches nothing"
+    assert said["shop.customers", "erased"] == 1
+    assert said["shop.order_lines", "erased"] == 30
+    assert said["shop.invoices", "held"] == 2
+    [held] = [one for one in row.plan if one["then"] == "held"]
+    assert (held["rule"], held["until"]) == ("shop_invoices: AO §147", "2034-01-30T00:00:00Z")
+    done = await carried_out(store, house, row)
+    assert done.state == "parked", done.said
+    left = everything(there)
+    # Invoices, with the orders and the customer that they need, stay by law.
+    assert rows(there, "SELECT count(*) FROM invoices WHERE billed_to = 'Ann Gone'") == [(2,)]
+    kept = ("ann gone",) if "ann gone" in left else ()
+    assert [word for word in shop.PERSONAL if word in left and word not in kept] == []
+    assert rows(there, "SELECT count(*) FROM orders WHERE customer_id = 1") == [(2,)]
+    assert rows(there, "SELECT DISTINCT ship_to::text FROM orders WHERE customer_id = 1") == [
+        ("{}",)
+    ]
+    [(email, born, ip, settings)] = rows(
+        there,
+        "SELECT email, born::text, last_ip::text, settings FROM customers WHERE first_name IS NULL",
+    )
+    assert email.startswith("gone:")
+    assert (born, ip, settings) == (
+        "1980-05-01",
+        "198.51.100.0/24",
+        {"theme": "dark", "nick": None},
+    )
+    assert rows(there, "SELECT body, meta FROM messages WHERE id = 2") == [
+        ("Dear [erased] ([erased]), yes", {"cc": ["[erased]"]})
+    ]
+    assert rows(there, "SELECT count(*) FROM addresses") == [(8,)]
+    assert rows(there, "SELECT email FROM newsletter") == [("bob@example.org",)]
+    assert "bob stays" in left
+
+
+async def test_a_law_that_ends_lets_the_rest_go_and_the_certificate_says_so(
+    house: Settings, store: Store, there: str
+) -> None:
+    with psycopg.connect(there) as connection:
+        connection.execute("UPDATE invoices SET issued_on = '2010-01-01'")
+    row = await planned(store, house, "req_ann")
+    done = await carried_out(store, house, row)
+    assert done.state == "complete", done.said
+    left = everything(there)
+    assert [word for word in shop.PERSONAL[:-2] if word in left] == []
+    found = await now_is(store, row)
+    counts = lines(found.outcomes)
+    # Bob answered one of their messages, which stays empty, and needs whom it leads to.
+    assert counts["shop.customers", "anonymized"] == 1
+    assert counts["shop.messages", "erased"] == 1
+    assert counts["shop.invoices", "erased"] == 2
+    assert counts["shop.newsletter", "erased"] == 1
+    proof = await Certificates(store.engine, store.vault).certificate(str(done.certificate))
+    document = json.loads(proof.document)
+    assert verify_certificate.faults(document, Signer.of(house).public) == []
+    async with store.engine.connect() as connection:
+        kept = (
+            await connection.execute(text("SELECT ours, subjects FROM erasure_elsewhere"))
+        ).all()
+        after = await connection.scalars(text("SELECT DISTINCT after FROM erasure_elsewhere_batch"))
+        assert [tuple(one) for one in kept] == [({}, {})]
+        assert after.all() == [""]
+
+
+@pytest.mark.parametrize("at", ["_seen", "_receipt"])
+async def test_a_kill_between_there_and_here_does_nothing_twice_and_loses_no_count(
+    house: Settings, store: Store, there: str, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Killed after the work was committed there, or before: the next run asks, and goes on."""
+    monkeypatch.setattr(work, "BATCH", 4)
+    row = await planned(store, house, "req_ann")
+    original, calls = getattr(ErasuresElsewhere, at), 0
+
+    def after_some(self: ErasuresElsewhere, *given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise KeyboardInterrupt
+        return original(self, *given)
+
+    monkeypatch.setattr(ErasuresElsewhere, at, after_some)
+    with pytest.raises(KeyboardInterrupt):
+        await carried_out(store, house, row)
+    unseen = "SELECT count(*) FROM erasure_elsewhere_batch WHERE NOT committed"
+    async with store.engine.connect() as connection:
+        assert await connection.scalar(text(unseen)) == (1 if at == "_seen" else 0)
+    done = await carried_out(store, house, await now_is(store, row))
+    assert done.state == "parked", done.said
+    counts = lines((await now_is(store, row)).outcomes)
+    assert counts["shop.order_lines", "erased"] == 30
+    assert counts["shop.addresses", "erased"] == 4
+    assert counts["shop.orders", "erased"] == 8
+    async with store.engine.connect() as connection:
+        assert await connection.scalar(text(unseen)) == 0
+
+
+async def test_a_receipt_whose_work_was_rolled_back_counts_for_nothing(
+    house: Settings, store: Store, there: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database goes away as the work is committed: the receipt is here, the work is not."""
+    row = await planned(store, house, "req_ann")
+    original = ErasuresElsewhere._receipt
+
+    def and_away(self: ErasuresElsewhere, *given: Any) -> Any:
+        with psycopg.connect(there, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        return original(self, *given)
+
+    monkeypatch.setattr(ErasuresElsewhere, "_receipt", and_away)
+    done = await carried_out(store, house, row)
+    assert done.state == "waiting", done.said
+    assert "cannot be reached, or broke off" in done.said
+    assert rows(there, "SELECT count(*) FROM order_lines WHERE engraving IS NOT NULL") == [(60,)]
+    monkeypatch.setattr(ErasuresElsewhere, "_receipt", original)
+    again = await now_is(store, row)
+    assert again.again_at is not None, "it is tried again by itself"
+    assert lines(again.outcomes)["shop", "unreachable"] == 0
+    done = await carried_out(store, house, again)
+    assert done.state == "parked", done.said
+    counts = lines((await now_is(store, row)).outcomes)
+    assert counts["shop.order_lines", "erased"] == 30
+    assert ("shop", "unreachable") not in counts
+
+
+async def test_who_is_erased_here_while_it_is_away_is_found_there_later(
+    house: Settings, store: Store, there: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await member(store)
+    monkeypatch.setenv("CLICKPOST_DATABASE_SHOP", "postgresql://canary:secret@127.0.0.1:1/shop")
+    row = await planned(store, house)
+    assert lines(row.plan, "then")["shop", "unreachable"] == 0
+    done = await carried_out(store, house, row)
+    assert done.state == "waiting"
+    assert done.certificate is None
+    assert "canary" not in str((row.plan, done.said))
+    async with store.engine.connect() as connection:
+        assert (
+            await connection.scalar(text("SELECT count(*) FROM member WHERE id = 'member_ann'"))
+            == 0
+        )
+    monkeypatch.setenv("CLICKPOST_DATABASE_SHOP", there)
+    done = await carried_out(store, house, await now_is(store, row))
+    assert done.state == "parked", done.said
+    assert rows(there, "SELECT lead_id FROM crm.leads") == [(2,)], "found by the id of ours"
+    assert rows(there, "SELECT count(*) FROM newsletter") == [(1,)]
+
+
+async def test_anonymization_leaves_rows_that_lead_to_nobody(
+    house: Settings, store: Store, there: str
+) -> None:
+    with psycopg.connect(there) as connection:
+        connection.execute("DELETE FROM invoices")
+    await member(store)
+    done = await carried_out(store, house, await planned(store, house, action="anonymization"))
+    assert done.state == "complete", done.said
+    left = everything(there)
+    # Where an address is the key and stays, the map says so.
+    assert [word for word in shop.PERSONAL[1:] if word in left] == []
+    assert rows(there, "SELECT count(*) FROM order_lines") == [(60,)]
+    assert rows(there, "SELECT count(*) FROM messages WHERE customer_id = 1") == [(0,)]
+
+
+async def test_what_nobody_mapped_or_cannot_be_done_blocks_and_is_named(
+    house: Settings, store: Store, there: str
+) -> None:
+    with psycopg.connect(there) as connection:
+        connection.execute("ALTER TABLE customers ADD COLUMN shoe_size int")
+    done = await carried_out(store, house, await planned(store, house, "req_ann"))
+    assert done.state == "blocked"
+    assert "shop.customers.shoe_size is not in the data map" in done.said
+    with psycopg.connect(there) as connection:
+        connection.execute("ALTER TABLE customers DROP COLUMN shoe_size")
+        connection.execute("UPDATE customers SET settings = '{\"hobby\": 1}' WHERE customer_id = 2")
+    done = await carried_out(store, house, await planned(store, house, "req_ann"))
+    assert "shop.customers.settings.hobby is in rows, and not in the data map" in done.said
+    with psycopg.connect(there) as connection:
+        connection.execute("UPDATE customers SET settings = NULL WHERE customer_id = 2")
+    map_ = house.policies / "data_map" / "shop_db.yaml"
+    map_.write_text(map_.read_text().replace("found_by: {email: address}", "found_by: {}"))
+    done = await carried_out(store, house, await planned(store, house, "req_ann"))
+    assert done.state == "blocked"
+    assert "is about people, and nothing leads from its rows to an address" in done.said
