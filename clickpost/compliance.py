@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
+from clickpost import canary
+from clickpost.canary import Flight
 from clickpost.policy.privacy import Retention
 from clickpost.retention import Tally
 
@@ -16,6 +19,10 @@ SOON = timedelta(days=7)
 BEHIND = timedelta(hours=48)
 #: A connection that nobody connects again is forgotten by its owner.
 FORGOTTEN = timedelta(days=7)
+#: An erasure that stands still for this span waits too long, even where we try again by ourselves.
+STANDS = timedelta(hours=48)
+#: A canary flies each week: one that is a day late is missed.
+WEEKLY = timedelta(days=8)
 #: So many names stand in one sentence; of the rest only the number.
 _NAMED = 8
 
@@ -171,6 +178,82 @@ def tokens(grants: Sequence[Grant], now: datetime) -> list[Finding]:
         said = f"dead for more than {FORGOTTEN.days} days: {named(dead)}"
         found.append(Finding(check, Light.AMBER, said, connect))
     return found or [Finding(check, Light.GREEN, f"{len(grants)} accounts, none forgotten")]
+
+
+@dataclass(frozen=True)
+class OpenErasure:
+    """One erasure that is not complete; `outcomes` as its row keeps them."""
+
+    id: str
+    state: str
+    asked_at: datetime
+    outcomes: Sequence[Mapping[str, Any]] = ()
+
+    def places(self, outcome: str) -> list[str]:
+        """Return where it came to an outcome."""
+        return [str(one["location"]) for one in self.outcomes if one["outcome"] == outcome]
+
+    def overdue(self, now: datetime) -> list[str]:
+        """Return whose word that they erased it should have come by now."""
+        pending = [one for one in self.outcomes if one["outcome"] == "vendor_pending"]
+        return [str(one["location"]) for one in pending if _is_over(one.get("until"), now)]
+
+
+def _is_over(until: Any, now: datetime) -> bool:
+    """Say whether a time, as rows keep it, has passed; without one somebody has to look."""
+    return not isinstance(until, str) or datetime.fromisoformat(until) < now
+
+
+def erasures(open_: Sequence[OpenErasure], now: datetime) -> list[Finding]:
+    """Say which erasures stand still: what nobody reaches, what vendors owe, who has to act."""
+    check = "erasures"
+    look = "clickpost privacy erasures says why; `clickpost privacy erase` goes on"
+    found = []
+    for outcome, says in (
+        ("unreachable", "not reached"),
+        ("unsupported", "cannot be erased by us"),
+    ):
+        if wrong := [
+            f"{one.id} ({named(one.places(outcome))})" for one in open_ if one.places(outcome)
+        ]:
+            found.append(Finding(check, Light.RED, f"{says}: {named(wrong)}", look))
+    if late := [f"{one.id} ({named(one.overdue(now))})" for one in open_ if one.overdue(now)]:
+        ask = "ask them, for they were to have erased it by now"
+        found.append(Finding(check, Light.RED, f"vendors owe an answer: {named(late)}", ask))
+    still = [one for one in open_ if one.state != "parked" and now - one.asked_at > STANDS]
+    blocked = [one.id for one in still if one.state == "blocked"]
+    waits = [one.id for one in still if one.state != "blocked"]
+    if blocked:
+        said = f"somebody has to act, for more than {STANDS.days} days: {named(blocked)}"
+        found.append(Finding(check, Light.RED, said, look))
+    if waits:
+        said = f"not done after {STANDS.days} days: {named(waits)}"
+        found.append(Finding(check, Light.AMBER, said, look))
+    parked = sum(one.state == "parked" for one in open_)
+    said = f"{len(open_) - parked} under way, {parked} parked by a rule"
+    return found or [Finding(check, Light.GREEN, said)]
+
+
+def canaries(flights: Sequence[Flight], now: datetime) -> list[Finding]:
+    """Say whether the latest canary was found nowhere, and whether one flew; newest first."""
+    check, run = "canary", "start canary-erasure, and look at its run"
+    ended = next((one for one in flights if one.became != "planted"), None)
+    if ended is None:
+        return [Finding(check, Light.AMBER, "none has flown to its end yet", run)]
+    when = f"{ended.at:%Y-%m-%d %H:%M} UTC"
+    if ended.became == "failed":
+        said = f"{when}: could not be erased: {ended.facts.get('why', '')}"
+        return [Finding(check, Light.RED, said, run)]
+    if ended.looked.traces:
+        act = "what erases these places is broken: tell a developer, then let another one fly"
+        return [Finding(check, Light.RED, f"{when}: {canary.said(ended.looked)}", act)]
+    if now - ended.at > WEEKLY:
+        return [Finding(check, Light.RED, f"none for {(now - ended.at).days} days", run)]
+    said = f"{when}: {canary.said(ended.looked)}"
+    light = Light.AMBER if ended.looked.unsearched else Light.GREEN
+    return [
+        Finding(check, light, said, "search there by other means" if light is Light.AMBER else "")
+    ]
 
 
 def data_map(wrong: Sequence[str]) -> Finding:

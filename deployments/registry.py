@@ -13,6 +13,7 @@ from deployments import runs
 from flows.approve import approve
 from flows.arrivals import take_arrivals
 from flows.asking import ask_operator
+from flows.canary import canary_erasure
 from flows.compliance_sweep import compliance_sweep
 from flows.drift import check_drift
 from flows.erase_subject import anonymize_subject, erase_subject, resume_erasures
@@ -197,6 +198,13 @@ DEPLOYMENTS = (
         "flows.requests.check_requests",
         "**Watch people's requests**: move on what waits for nobody, and raise an alarm before one"
         " is overdue. What is open and when it is due is the artifact `requests`.",
+        tags=("privacy", "sweep"),
+    ),
+    Spec(
+        canary_erasure,
+        "flows.canary.canary_erasure",
+        "**Let a canary fly**: a made-up person and business are created and erased as real ones,"
+        " then looked for in every table, file and record. What is found fails the run.",
         tags=("privacy", "sweep"),
     ),
     Spec(

@@ -17,7 +17,7 @@ from tasks import telling
 
 @flow(name="compliance-sweep", flow_run_name=_naming.by_minute)
 async def compliance_sweep() -> PrefectState[Any]:
-    """Check requests, purges, the data map, tokens, platforms' duties, proofs and sources.
+    """Check requests, erasures, purges, the data map, tokens, duties, proofs, sources, the canary.
 
     The report is the artifact `compliance`: each check with a word, a symbol, and what to do. It
     touches nothing. Red fails the run and is told through the channels of `clickpost notify`.

@@ -12,6 +12,7 @@ from clickpost.policy import keeping, load
 from clickpost.policy.keeping import Keeping
 from clickpost.settings import Settings
 from clickpost.store import Store
+from clickpost.store.canaries import flights
 from clickpost.store.certificates import Certificates
 from clickpost.store.compliance import Compliance, past_of
 from clickpost.store.elsewhere import Elsewhere
@@ -33,6 +34,8 @@ async def look(store: Store, settings: Settings, now: datetime) -> list[Finding]
     found += compliance.requests(await swept.open_requests(), now)
     found += await _kept(store, settings, now)
     found += compliance.tokens(await swept.grants(), now)
+    found += compliance.erasures(await swept.open_erasures(), now)
+    found += compliance.canaries(await flights(store.engine), now)
     found += await _proven(store, swept, settings)
     return found
 

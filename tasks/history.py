@@ -41,15 +41,15 @@ async def purge(
         return []
     applies = policy.mode == "apply" if apply is None else apply
     at = at or datetime.now(UTC)
-    address = _address(settings)
-    if address is None:
+    there = address(settings)
+    if there is None:
         # Nobody has to act: the Prefect server of somebody else keeps its history itself.
         theirs = Outcome(NAME, "prefect", "kept by its own server", "elsewhere")
         return [replace(theirs, version=policy_hash(policy))]
     if applies:
         await store.require(by, Right.ERASE)
     try:
-        async with history.opened(address) as connection:
+        async with history.opened(there) as connection:
             outcomes = [
                 await _one(connection, policy, kind, at, applies=applies)
                 for kind in policy.keep.spans
@@ -66,7 +66,7 @@ async def purge(
     return outcomes
 
 
-def _address(settings: Settings) -> str | None:
+def address(settings: Settings) -> str | None:
     """Return where Prefect's database is, None where its server is somebody else's."""
     # A worker is told the address of our own server, too.
     ours = f"http://{from_here(settings.host)}:{settings.prefect_port}/"

@@ -12,9 +12,9 @@ from sqlalchemy import case
 from sqlmodel import col, select
 
 from clickpost import ids, verify_certificate
-from clickpost.compliance import Finding, Grant, Light, Past, Request, worst
+from clickpost.compliance import Finding, Grant, Light, OpenErasure, Past, Request, worst
 from clickpost.store._base import Base, append
-from clickpost.store.tables import Certificate, ComplianceSweep, Connection, SubjectRequest
+from clickpost.store.tables import Certificate, ComplianceSweep, Connection, Erasure, SubjectRequest
 
 #: Certificates are read so many at a time.
 _AT_ONCE = 100
@@ -46,6 +46,18 @@ class Compliance(Base):
         ).order_by(col(Connection.id))
         async with self.session() as session:
             return [Grant(*row) for row in (await session.execute(query)).all()]
+
+    async def open_erasures(self) -> list[OpenErasure]:
+        """Return the erasures that are not complete."""
+        query = (
+            select(
+                col(Erasure.id), col(Erasure.state), col(Erasure.asked_at), col(Erasure.outcomes)
+            )
+            .where(Erasure.state != "complete")
+            .order_by(col(Erasure.asked_at))
+        )
+        async with self.session() as session:
+            return [OpenErasure(*row) for row in (await session.execute(query)).all()]
 
     async def wrong_certificate(self, key: Ed25519PublicKey) -> tuple[int, str | None]:
         """Check every certificate; return how many there are, and the first that is wrong."""

@@ -53,7 +53,7 @@ async def old_ticket(store: Store) -> None:
     await rows(
         store,
         "INSERT INTO ticket (id, title, status, email, opened_at, closed_at) VALUES"
-        " ('ticket_1', 'Canary', 'closed', 'canary@example.org', :at, :at)",
+        " ('ticket_1', 'Parrot', 'closed', 'parrot@example.org', :at, :at)",
         at=when,
     )
 
@@ -103,7 +103,7 @@ async def test_a_house_in_order_is_not_red(house: Settings, store: Store) -> Non
     assert compliance.worst(found) is not Light.RED, found
     assert set(lights(found)) == {
         "requests", "data map", "purges", "platform duties", "tokens", "ledger", "certificates",
-        "sources",
+        "sources", "erasures", "canary",
     }  # fmt: skip
 
 
@@ -180,10 +180,10 @@ async def test_red_is_kept_told_and_holds_no_value(house: Settings, store: Store
     file.write_text(file.read_text().replace("mode: dry_run", "mode: apply"))
     page = house.policies / "report.md"
     assert "✖ RED" in await ran("sweep", "--out", str(page), code=1)
-    assert "canary" not in page.read_text().lower()
+    assert "parrot" not in page.read_text().lower()
     swept = json.loads(await ran("status", "--json", code=1))
     assert [one["light"] for one in swept] == ["red", "amber"]
-    assert "canary" not in json.dumps(swept).lower()
+    assert "parrot" not in json.dumps(swept).lower()
     assert "✖ RED" in await ran("status", code=1)
     async with store.session() as session:
         [told] = (await session.scalars(select(Notice))).all()

@@ -1,0 +1,148 @@
+"""Canaries: rows that no command writes, what their runs came to, and a look into every table."""
+
+# ruff: noqa: S608
+# Names come from the catalogue and are quoted; values are parameters.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import delete, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlmodel import col, select
+
+from clickpost import ids
+from clickpost.canary import SUBJECT, WORKSPACE, Flight, Looked, Trace
+from clickpost.store import Store
+from clickpost.store._base import append, now
+from clickpost.store.tables import (
+    Connection,
+    Consent,
+    Inference,
+    LedgerLine,
+    Member,
+    TicketAttachment,
+    TicketMessage,
+    UsageEvent,
+    Workspace,
+)
+
+_TABLES = text(
+    "SELECT n.nspname AS schema, c.relname AS name FROM pg_class c"
+    " JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.relkind IN ('r', 'm') AND n.nspname <> 'information_schema'"
+    " AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1, 2"
+)
+
+
+class Cage(Store):
+    """The store as it is within the canaries' own workspace: what comes in belongs to that."""
+
+    async def workspace_id(self) -> str:
+        """Return the canaries' workspace."""
+        return WORKSPACE
+
+    async def furnish(self, name: str) -> None:
+        """Make the workspace, or give it a new name: an erasure leaves its row, without one."""
+        made = (
+            insert(Workspace)
+            .values(id=WORKSPACE, name=name, approval=False, created_at=now())
+            .on_conflict_do_update(index_elements=["id"], set_={"name": name})
+        )
+        async with self.session() as session:
+            await session.execute(made)
+
+    async def disarm(self, connection_id: str) -> None:
+        """Let nothing be sent through a connection, ever; nobody has to be told."""
+        change = update(Connection).where(col(Connection.id) == connection_id)
+        async with self.session() as session:
+            await session.execute(change.values(status="revoked", status_reason="a canary's"))
+
+    async def use(self, member_id: str, said: str, address: str) -> None:
+        """Write what programs write of people: an event of usage, and what is concluded from it."""
+        moment = now()
+        event = UsageEvent(
+            id=ids.new("usage"),
+            workspace_id=WORKSPACE,
+            member_id=member_id,
+            event="canary.flew",
+            ip=address,
+            agent=said,
+            facts={"said": said},
+            at=moment,
+        )
+        inference = Inference(
+            id=ids.new("inf"), member_id=member_id, kind="song", value={"is": said}, made_at=moment
+        )
+        async with self.transaction() as session:
+            session.add_all([event, inference])
+
+    async def attach(self, ticket_id: str, name: str, digest: str, size: int, path: str) -> None:
+        """Attach a file to the first message of a ticket."""
+        query = select(TicketMessage.id).where(TicketMessage.ticket_id == ticket_id)
+        async with self.transaction() as session:
+            message_id = (await session.scalars(query.order_by(TicketMessage.id).limit(1))).one()
+            session.add(
+                TicketAttachment(
+                    id=ids.new("file"),
+                    message_id=message_id,
+                    name=name,
+                    mime="text/plain",
+                    bytes=size,
+                    sha256=digest,
+                    stored_at=path,
+                )
+            )
+
+    async def let_law_go(self) -> None:
+        """Delete the consents that a law keeps: nobody is behind a canary, who could claim."""
+        theirs = select(Member.id).where(Member.workspace_id == WORKSPACE)
+        gone = delete(Consent).where(col(Consent.member_id).in_(theirs))
+        async with self.session() as session:
+            await session.execute(gone)
+
+    async def is_empty(self) -> bool:
+        """Say whether no member, and nothing that an erasure would find by one, is left."""
+        query = select(Member.id).where(Member.workspace_id == WORKSPACE).limit(1)
+        known = select(Workspace.id).where(Workspace.id == WORKSPACE)
+        async with self.session() as session:
+            if await session.scalar(known) is None:
+                return True
+            return await session.scalar(query) is None
+
+    async def write_down(self, action: str, facts: Mapping[str, Any]) -> None:
+        """Write a line of the ledger about this canary: `planted`, `searched` or `failed`."""
+        async with self.transaction() as session:
+            await append(session, f"canary.{action}", SUBJECT, facts)
+
+
+async def flights(engine: AsyncEngine) -> list[Flight]:
+    """Return the latest that the ledger says of canaries, newest first."""
+    query = (
+        select(LedgerLine)
+        .where(LedgerLine.subject == SUBJECT)
+        .order_by(col(LedgerLine.seq).desc())
+        .limit(10)
+    )
+    async with engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    return [Flight(row.action.removeprefix("canary."), row.at, row.facts) for row in rows]
+
+
+async def look(engine: AsyncEngine, database: str, pattern: str) -> Looked:
+    """Look for a pattern in every column of every table of a database; binary ones are in hex."""
+    traces = []
+    async with engine.connect() as connection:
+        reading = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        tables = (await reading.execute(_TABLES)).all()
+        for one in tables:
+            table = f"{_quoted(one.schema)}.{_quoted(one.name)}"
+            query = text(f"SELECT count(*) FROM {table} r WHERE CAST(r.* AS text) ~ :pattern")
+            if count := await reading.scalar(query, {"pattern": pattern}):
+                traces.append(Trace(f"{database}: table {one.schema}.{one.name}", int(count)))
+    return Looked(tuple(traces), len(tables))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""').replace(":", "\\:") + '"'
