@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from cli import _house
 from cli._output import AsJson, guarded, out, show_json
 from clickpost.errors import InvalidInput
 from clickpost.settings import Settings
-from clickpost.simulation import Course, Difference, Forecast, differences
+from clickpost.simulation import AT_ONCE, Course, Difference, Forecast, differences
 from tasks import simulating
 
 _PICTURES = (".png", ".svg")
+#: So many months have a column of their own.
+MONTHS = 7
 
 
 @guarded
@@ -92,6 +95,7 @@ def _course(forecast: Forecast | None, course: Course | None) -> dict[str, Any] 
         "stopped_by": forecast.stopped(course),
         "kept_by_holds_or_references": course.kept,
         "binding": dict(course.binding.most_common()),
+        "by_month": course.by_month(),
         "by_day": {day.isoformat(): number for day, number in course.by_day().items()},
         "of_these_expected": sum(course.expected.values()),
     }
@@ -117,10 +121,41 @@ def _show(before: Forecast | None, after: Forecast, against: str | None) -> None
             _rule(course),
         )
     out.print(table)
+    _show_months(before, after)
     for one in pairs:
         _notes(one, after)
     if against is not None:
         out.print(Text(f"before → after: {against} → the folder as it is now", "dim"))
+
+
+def _show_months(before: Forecast | None, after: Forecast) -> None:
+    """Print what becomes of each table, month by month, as somebody reads it who knows no policy.
+
+    Where two are compared each table has a line for either, unless nothing changes.
+    """
+    columns = [AT_ONCE, *after.months()]
+    columns, later = columns[: MONTHS + 1], columns[MONTHS + 1 :]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("rows of", "are", *(() if before is None else ("",))):
+        table.add_column(name)
+    for name in (*columns, *(("later",) if later else ()), "in all"):
+        table.add_column(name, justify="right")
+    was, now = (before.by_table() if before else {}), after.by_table()
+    for key in sorted({*was, *now}):
+        both = was.get(key, Counter()), now.get(key, Counter())
+        if before is None or both[0] == both[1]:
+            lines = [("" if before is None else "as before", both[1])]
+        else:
+            lines = [("before", both[0]), ("after", both[1])]
+        for which, rows in lines:
+            if sum(rows.values()) or len(lines) > 1:
+                cells = [rows[one] for one in columns]
+                cells += [sum(rows[one] for one in later)] if later else []
+                shown = [f"{one:,}" if one else "–" for one in (*cells, sum(rows.values()))]
+                table.add_row(*key, *(() if before is None else (which,)), *shown)
+    out.print()
+    out.print(table)
+    out.print(Text("at once: what has expired already; months: what follows, and will come", "dim"))
 
 
 def _matters(one: Difference) -> bool:

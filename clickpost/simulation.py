@@ -11,6 +11,8 @@ from clickpost.policy.privacy import Retention
 
 #: Rows that came in within this span stand for those that will come in each such span.
 RECENT = timedelta(days=28)
+#: Where the first run's rows stand, beside the months.
+AT_ONCE = "at once"
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,16 @@ class Course:
         return dict(sorted((self.there + self.expected).items()))
 
     def by_month(self) -> dict[str, int]:
-        """Return all rows by month, `2026-11`, without those of the first run."""
+        """Return all rows by month, `2026-11`; the first run's are in the first one."""
         found: Counter[str] = Counter()
         for day, number in self.by_day().items():
-            found[f"{day:%Y-%m}"] += number
+            found[month_of(day)] += number
         return dict(sorted(found.items()))
+
+
+def month_of(day: date) -> str:
+    """Return the month of a day as tables name it, `2026-11`."""
+    return f"{day:%Y-%m}"
 
 
 @dataclass
@@ -73,6 +80,26 @@ class Forecast:
     def spike(self, course: Course) -> int:
         """Return what has expired already: the first run's share."""
         return course.there[self.first]
+
+    def months(self) -> list[str]:
+        """Return all months from the first day to the last."""
+        last = self.first + timedelta(days=self.days)
+        days = (self.first + timedelta(days=one) for one in range((last - self.first).days + 1))
+        return list(dict.fromkeys(month_of(day) for day in days))
+
+    def by_table(self) -> dict[tuple[str, str], Counter[str]]:
+        """Return rows by table and what becomes of them, each by month, of all policies together.
+
+        What has expired already stands under `AT_ONCE`, and in no month.
+        """
+        found: dict[tuple[str, str], Counter[str]] = {}
+        for course in self.courses:
+            rows = Counter(course.by_month())
+            if at_once := self.spike(course):
+                rows -= Counter({month_of(self.first): at_once})
+                rows[AT_ONCE] = at_once
+            found.setdefault((course.table, course.verb), Counter()).update(rows)
+        return found
 
     def stopped(self, course: Course) -> str | None:
         """Say why the limit of its policy would stop the first run; None where it would not."""

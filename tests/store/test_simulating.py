@@ -18,7 +18,7 @@ from cli.main import app
 from clickpost.policy import keeping
 from clickpost.policy.privacy import Retention
 from clickpost.settings import PROJECT, Settings
-from clickpost.simulation import Bucket, forecast
+from clickpost.simulation import AT_ONCE, Bucket, forecast
 from clickpost.store import Store
 from clickpost.store.expiring import Compiled
 from clickpost.store.forecasting import Forecasting
@@ -112,6 +112,22 @@ def test_what_came_in_lately_is_expected_to_come_in_again() -> None:
     assert sum(course.expected.values()) == 14
 
 
+def test_a_table_is_told_by_month_whatever_policies_are_about_it() -> None:
+    first = AT.date()
+    names = ("parrot", "raven")
+    policies = [policy(name=name) for name in names]
+    buckets = [
+        Bucket(name, "ticket", first + timedelta(days=days), "to answer", False, False, number)
+        for name, days, number in (("parrot", 0, 5), ("parrot", 40, 2), ("raven", 40, 3))
+    ]
+    made = forecast(policies, buckets, {"ticket": 10}, first, 60)
+    month = f"{first + timedelta(days=40):%Y-%m}"
+    assert made.by_table() == {("ticket", "deleted"): {AT_ONCE: 5, month: 5}}
+    assert made.months()[0] == f"{first:%Y-%m}"
+    assert made.months()[-1] == f"{first + timedelta(days=60):%Y-%m}"
+    assert len(set(made.months())) in (2, 3)
+
+
 def test_a_first_run_beyond_its_limit_is_said_to_stop() -> None:
     one = policy(limit={"rows": 10, "share": 0.2})
     bucket = Bucket("parrot", "ticket", AT.date(), "to answer", stays=False, recent=False, number=7)
@@ -176,6 +192,10 @@ async def test_a_change_is_compared_with_a_revision_before_it_is_made(
     shown = await ran("--against", "HEAD")
     assert "1 → 3" in shown
     assert "before → after: HEAD" in shown
+    [before, after] = [line.split() for line in shown.splitlines() if line.startswith("ticket  ")]
+    assert before[:4] == ["ticket", "deleted", "before", "1"]
+    assert after[:4] == ["ticket", "deleted", "after", "3"]
+    assert (before[-1], after[-1]) == ("1", "3"), "in all"
     assert len(await rows(store, "SELECT 1 FROM ticket")) == 3, "nothing is touched"
     assert "no revision" in await ran("--against", "nowhere", code=2)
     assert ".png or .svg" in await ran("--plot", "plan.gif", code=2)
