@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clickpost.draft import Fit, Late, MediaFit, Visibility, Wording
 from clickpost.policy.shape import Facts, LastingSpan, Url, Words
@@ -14,6 +14,7 @@ from clickpost.policy.units import Bytes, no_shorter
 #: Whoever serves a feed has other readers too.
 SHORTEST_FEED = timedelta(minutes=1)
 SHORTEST_LOOK = timedelta(seconds=10)
+TLS_PORT = 993
 
 First = Literal["none", "all"]
 
@@ -66,12 +67,18 @@ class ByMailbox(Facts):
         description="How often we look, e.g. 15 min."
     )
     inbox: Words = Field("INBOX", description="The folder of the mailbox.")
-    port: Annotated[int, Field(ge=1, le=65535)] = Field(993, description="The server's port.")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(TLS_PORT, description="The server's port.")
     security: Literal["tls", "starttls", "none"] = Field(
         "tls", description="How the way there is kept private; `none` on this machine only."
     )
     largest: Bytes = Field(25 * 10**6, description="A larger one is not taken.")
     first: First = Field("none", description="What the first look takes of what is there already.")
+
+    @model_validator(mode="after")
+    def _speaks_there(self) -> ByMailbox:
+        if self.security == "starttls" and self.port == TLS_PORT:
+            raise ValueError(f"port {TLS_PORT} speaks TLS from the first; say `port: 143`")
+        return self
 
 
 ByArrival = ByFeed | ByFolder | ByMailbox

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlmodel import select
@@ -18,6 +19,7 @@ from clickpost.hooks import Call
 from clickpost.store import Store
 from clickpost.store.tables import Firing, Notice
 from clickpost.telling import Event, Happening, Said, payload
+from clickpost.triggers import QuietHours
 from tasks import _wiring, telling, triggers
 from tasks.triggers import Asked, Cause
 
@@ -36,12 +38,14 @@ class Server:
         return list(self.runs.values())[offset : offset + limit]
 
     async def create_flow_run_from_deployment(
-        self, *_: Any, idempotency_key: str, **__: Any
+        self, *_: Any, idempotency_key: str, state: Any, **__: Any
     ) -> Any:
         if idempotency_key not in self.runs and len(self.runs) >= self.ends_after:
             raise RuntimeError("killed")
         made = SimpleNamespace(
-            id=uuid4(), idempotency_key=idempotency_key, expected_start_time=datetime.now(UTC)
+            id=uuid4(),
+            idempotency_key=idempotency_key,
+            expected_start_time=state.state_details.scheduled_time,
         )
         return self.runs.setdefault(idempotency_key, made)
 
@@ -103,6 +107,25 @@ async def test_of_calls_told_together_each_fires_or_is_left_out_and_that_is_kept
     assert (again.started, again.left, len(server.runs)) == ([], 0, 3)
     other = await triggers.start(asked("b", at_most=100), cause)
     assert (len(other.started), other.left) == (50, 0), "what one trigger decides is its own"
+
+
+@pytest.mark.parametrize("event_id", ["event-0", None])
+async def test_quiet_hours_put_a_run_off_or_leave_it_out_whatever_the_cause(
+    store: Store, server: Server, event_id: str | None
+) -> None:
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    begin, end = (now - timedelta(hours=1)).time(), now + timedelta(hours=1)
+    hours = QuietHours(begin, end.time(), ZoneInfo("UTC"), True)
+    late = replace(asked("late", at_most=1), quiet=hours)
+    came = await triggers.start(late, Cause("gate-1", event_id))
+    assert [one.at for one in came.started] == [end]
+    again = await triggers.start(late, Cause("gate-2", event_id and "event-1"))
+    assert again.started == []
+    never = replace(asked("never"), quiet=replace(hours, waits=False))
+    came = await triggers.start(never, Cause("gate-3", event_id))
+    assert came.skip is not None
+    assert came.skip.reason == f"quiet hours until {end:%H:%M} UTC"
+    assert await verdicts(store) == ["fired", "left_out", "quiet"]
 
 
 async def test_a_gate_that_was_killed_halfway_is_followed_by_one_that_doubles_nothing(

@@ -17,7 +17,7 @@ from clickpost.policy import triggering
 from clickpost.policy.load import BrokenPolicies
 from clickpost.policy.schema import schema_of
 from clickpost.policy.source import Source, read
-from clickpost.policy.triggers import Trigger, trigger_hash
+from clickpost.policy.triggers import ARRIVALS, Trigger, trigger_hash
 from clickpost.settings import PROJECT
 from clickpost.triggers import APPROVAL
 from deployments import queues
@@ -217,6 +217,12 @@ WRONG = [
         id="absence",
     ),
     pytest.param(
+        HEAD + "when: {mailbox: a.example, login: desk, every: 1 min, security: starttls}\n"
+        "run: alert\n",
+        [f"{FILE}:4:1: when: port 993 speaks TLS from the first; say `port: 143`"],
+        id="a port that speaks otherwise",
+    ),
+    pytest.param(
         HEAD + "when: {socket: inbox}\nrun: alert\n",
         [
             f"{FILE}:4:1: when: needs one of the keys cron, every, rrule, event, no, webhook,"
@@ -371,6 +377,59 @@ def test_a_failure_is_followed_by_what_the_file_says() -> None:
     [automation] = [one for one in found if isinstance(one, Automatic)]
     assert "prefect.flow-run.Crashed" in automation.trigger.expect
     assert "prefect.tag.trigger:parrot" in str(automation.trigger.match_related)
+
+
+KINDS = {
+    "cron": 'cron: "0 3 * * *", zone: Europe/Berlin',
+    "every": "every: 5 min",
+    "rrule": "rrule: FREQ=DAILY;BYHOUR=9, zone: Asia/Tokyo",
+    "event": "event: post.failed",
+    "absence": "no: post.live, for: 24 h",
+    "webhook": "webhook: cms",
+    "feed": "feed: 'https://a.example/feed', every: 5 min",
+    "folder": "folder: /srv/outbox, every: 30 s",
+    "mailbox": "mailbox: imap.example.org, login: desk, every: 1 min",
+}
+CONDITIONS = (
+    "quiet: {from: '22:00', to: '07:00', zone: Europe/Berlin}\n"
+    "at_most: 7 an hour\non_failure: {run: alert}\n"
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_and_what_follows_a_failure_hold_for_every_kind(kind: str) -> None:
+    text = f"{HEAD}when: {{{KINDS[kind]}}}\nrun: check-drift\n"
+    found = wanted(text + CONDITIONS)
+    deployed = {one.full_name: one for one in found if isinstance(one, Deployed)}
+    automatic = {one.name: one for one in found if isinstance(one, Automatic)}
+    failed = automatic.pop("trigger parrot-failed")
+    assert failed.runs == "fire/parrot-failed"
+    assert deployed["fire/parrot-failed"].parameters["rule"]["at_most"] == 60
+    assert failed.trigger.expect == {
+        f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")
+    }
+    [meant] = failed.trigger.match_related
+    tag = meant.root["prefect.resource.id"][0].removeprefix("prefect.tag.")
+    of_it = [one for name, one in deployed.items() if name.endswith("/parrot")]
+    assert [tag in one.tags for one in of_it] == [True, True]
+    # Nothing but what knows the conditions starts the run.
+    assert deployed["check-drift/parrot"].schedule is None
+    if kind in ARRIVALS:
+        plain = {one.full_name: one for one in wanted(text) if isinstance(one, Deployed)}
+        look, before = deployed["take-arrivals/parrot"], plain["take-arrivals/parrot"]
+        assert look.schedule is not None
+        assert automatic == {}
+        # It reads them in the file, and only in the one that was applied.
+        assert look.parameters["inlet"]["version"] != before.parameters["inlet"]["version"]
+        return
+    gate = deployed["fire/parrot"]
+    rule = gate.parameters["rule"]
+    assert (rule["deployment"], rule["at_most"]) == ("check-drift/parrot", 7)
+    assert rule["quiet"] == {
+        "begin": "22:00", "end": "07:00", "zone": "Europe/Berlin", "waits": True
+    }  # fmt: skip
+    assert (gate.schedule is None) == bool(automatic)
+    assert {one.runs for one in automatic.values()} <= {gate.full_name}
 
 
 def test_every_flow_but_those_that_triggers_are_made_of_can_be_run_by_a_trigger(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from clickpost.delivery import State
 from clickpost.errors import Refused, Unavailable
 from clickpost.media import Cache
 from clickpost.policy import triggering
-from clickpost.policy.triggers import trigger_hash
+from clickpost.policy.triggers import ARRIVALS, trigger_hash
 from clickpost.settings import PROJECT, Settings
 from clickpost.store import NewConnection, Store
 from clickpost.store.tables import Arrival, Delivery, Notice, Post
@@ -156,6 +158,56 @@ async def test_a_feed_that_would_flood_us_waits_and_what_drafts_stays_a_draft(
     assert (await desk.take()).taken == 0
     assert {row.state for row in await desk.all(Delivery)} == {State.DRAFTED}
     assert desk.began == []
+    assert [name for name, _ in desk.started] == ["alert/parrot"] * 2
+
+
+@asynccontextmanager
+async def three_things(desk: Desk, kind: str, box: Path) -> AsyncIterator[str]:
+    """Let three things have arrived where a trigger of this kind looks; yield its `when`."""
+    match kind:
+        case "feed":
+            with _places.blog() as blog:
+                blog.entries = ["one", "two", "three"]
+                yield f"{{feed: '{blog.url}', every: 5 min, first: all}}"
+        case "folder":
+            for name in ("one", "two", "three"):
+                Image.new("RGB", (320, 240), (len(name), len(name[1:]), 9)).save(
+                    box / f"{name}.png"
+                )
+            await asyncio.sleep(0.01)
+            yield f"{{folder: '{box}', every: 10 s, settled: 1 ms}}"
+        case _:
+            async with MailServer().running() as server:
+                for number in range(3):
+                    server.add(f"From: ann@example.org\nMessage-ID: <{number}@x>")
+                yield (
+                    f"{{mailbox: 127.0.0.1, port: {server.port}, login: desk, security: none,"
+                    " every: 1 min, first: all}"
+                )
+
+
+@pytest.mark.parametrize("kind", ARRIVALS)
+async def test_what_arrives_of_any_kind_waits_for_its_hours_and_its_number_or_is_passed_over(
+    desk: Desk, kind: str, box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLICKPOST_MAILBOX_DESK_USER", MailServer.user)
+    monkeypatch.setenv("CLICKPOST_MAILBOX_DESK_PASSWORD", MailServer.password)
+    hour, now = timedelta(hours=1), datetime.now(UTC)
+    quiet = f"quiet: {{from: '{now - hour:%H:%M}', to: '{now + hour:%H:%M}', zone: UTC"
+    async with three_things(desk, kind, box) as when:
+        rule = f"when: {when}\nrun: alert\n"
+        desk.write(f"{rule}{quiet}, then: wait}}\n")
+        took = await desk.take()
+        assert (took.new, took.taken, took.waiting) == (3, 0, 3)
+        desk.write(f"{rule}at_most: 2 an hour\n")
+        took = await desk.take()
+        assert (took.new, took.taken, took.waiting) == (0, 2, 1)
+        assert (await desk.take()).waiting == 1
+        desk.write(f"{rule}{quiet}, then: skip}}\n")
+        took = await desk.take()
+        assert (took.taken, took.waiting) == (0, 0)
+        desk.write(rule)
+        assert (await desk.take()).taken == 0, "what was passed over does not come back"
     assert [name for name, _ in desk.started] == ["alert/parrot"] * 2
 
 
