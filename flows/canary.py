@@ -11,12 +11,13 @@ from prefect.states import Completed, Failed
 from clickpost import canary
 from clickpost.canary import Looked
 from clickpost.errors import ClickPostError
+from flows import _naming
 from flows.erase_subject import erase_subject
 from tasks import canary as canaries
 from tasks import telling
 
 
-@flow(name="canary-erasure")
+@flow(name="canary-erasure", flow_run_name=_naming.by_minute)
 async def canary_erasure() -> PrefectState[Any]:
     """Create a made-up person and business, erase them as real ones, and look for what is left.
 
