@@ -392,12 +392,18 @@ async def _uploaded(house: House, delivery: Delivery, connection: Connection) ->
             message = await message_of(house, part, policy)
             prepared = await connector.prepare(message, part_key(delivery, number), so_far)
         known[number:] = [{"state": prepared.state, "ready": prepared.ready}]
-        delivery = await house.store.save_prepared(
-            delivery.id, known, content=delivery.content_hash
-        )
+        content = delivery.content_hash
+        if prepared.ready and _is_whole(delivery, known):
+            return Uploaded(await house.store.made_ready(delivery.id, content, known))
+        delivery = await house.store.save_prepared(delivery.id, known, content=content)
         if not prepared.ready:
             return Uploaded(delivery, prepared.again_in)
     return await _ready(house, delivery)
+
+
+def _is_whole(delivery: Delivery, known: Sequence[dict[str, Any]]) -> bool:
+    """Say whether these are all of its parts, so that it only has to become `ready`."""
+    return delivery.state is State.PREPARING and len(known) == len(delivery.message or [])
 
 
 def _stale(delivery: Delivery, policy: PlatformPolicy) -> bool:

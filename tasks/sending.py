@@ -15,7 +15,6 @@ from clickpost import drift, publishing
 from clickpost.budget import Reading
 from clickpost.contract import Absence, Pending, Prepared, Publishes, Receipt, Resumes
 from clickpost.delivery import SETTLED, State
-from clickpost.draft import Late
 from clickpost.errors import (
     ClickPostError,
     Conflict,
@@ -32,6 +31,7 @@ from clickpost.policy.load import policy_hash
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.publishing import Verdict
 from clickpost.renewal import Need
+from clickpost.store import ToSend
 from clickpost.store.database import insisted
 from clickpost.store.tables import Connection, Delivery
 from tasks import _wiring, budgeting, preparing, renewing
@@ -67,11 +67,11 @@ async def send(delivery_id: str, run_id: str | None = None) -> Step:
     """Send one delivery, at most once, if its time has come; return where it stands."""
     house = await _wiring.house()
     await house.store.refuse_restored()
-    delivery = await house.store.delivery(delivery_id)
-    if delivery.state not in (State.PREPARING, State.READY):
-        return Step(delivery.state, parked=True)
+    given = await house.store.to_send(delivery_id)
+    if given.delivery.state not in (State.PREPARING, State.READY):
+        return Step(given.delivery.state, parked=True)
     try:
-        return await _timely(house, delivery, run_id)
+        return await _timely(house, given, run_id)
     except Conflict:  # Somebody else was faster, or it may not go; nothing was sent by us.
         with suppress(Conflict):
             if step := await _barred(house, await house.store.delivery(delivery_id)):
@@ -107,12 +107,10 @@ async def _uploaded(house: House, delivery: Delivery) -> Step:
     return Step(done.delivery.state, done.wait or 0.0)
 
 
-async def _timely(house: House, delivery: Delivery, run_id: str | None) -> Step:
-    post = await house.store.post(delivery.post_id)
-    now = datetime.now(UTC)
-    late: Late = post.body["post"]["late"]
+async def _timely(house: House, given: ToSend, run_id: str | None) -> Step:
+    delivery, now = given.delivery, datetime.now(UTC)
     begun = bool(delivery.receipts)
-    match publishing.timing(delivery.due_at, delivery.not_before, late, now, begun=begun):
+    match publishing.timing(delivery.due_at, delivery.not_before, given.late, now, begun=begun):
         case publishing.Wait(until=until):
             return Step(delivery.state, (until - now).total_seconds())
         case publishing.TooLate(state=state, reason=reason):
@@ -121,14 +119,14 @@ async def _timely(house: House, delivery: Delivery, run_id: str | None) -> Step:
             )
             return Step(state)
         case publishing.Go():
-            return await _prepared(house, delivery, run_id)
+            return await _prepared(house, given, run_id)
 
 
-async def _prepared(house: House, delivery: Delivery, run_id: str | None) -> Step:
-    connection = await house.store.connection(delivery.connection_id)
+async def _prepared(house: House, given: ToSend, run_id: str | None) -> Step:
+    delivery, connection = given.delivery, given.connection
     if connection.status != "active":
         return await _held(house, delivery, f"the connection is {connection.status}")
-    if step := await _barred(house, delivery):
+    if given.barred and (step := await _barred(house, delivery)):
         return step
     policy = house.policy(connection)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +20,7 @@ from prefect.exceptions import ObjectNotFound
 from clickpost import telling
 from clickpost.errors import ClickPostError, RateLimited
 from clickpost.logs import logger
+from clickpost.store import Store
 from clickpost.store.notices import Due
 from clickpost.store.tables import Channel
 from clickpost.telling import Said
@@ -60,7 +61,7 @@ class Worked:
 async def work() -> Worked:
     """Emit what Prefect has not heard, and tell what is due; channels never wait for each other."""
     house = await _wiring.house()
-    done = Worked(emitted=await _emitted(house))
+    done = Worked(emitted=await _emitted(house, _notices, _calls))
     channels = await house.store.channels_due(datetime.now(UTC))
     await asyncio.gather(*(_through(house, channel, done) for channel in channels))
     return done
@@ -72,9 +73,11 @@ async def wake() -> bool:
     Say whether it did.
     """
     house = await _wiring.house()
-    await _emitted(house)
     moment = datetime.now(UTC)
-    if not await house.store.anything_to_tell(moment):
+    waits = await house.store.outbox(moment)
+    parts = [part for part, there in ((_notices, waits.notices), (_calls, waits.calls)) if there]
+    await _emitted(house, *parts)
+    if not waits.tellings:
         return False
     try:
         async with get_client() as client:
@@ -87,18 +90,29 @@ async def wake() -> bool:
     return True
 
 
-async def _emitted(house: House) -> int:
+async def _emitted(house: House, *parts: Callable[[Store], Awaitable[int]]) -> int:
     """Give Prefect the events it has not heard; an event that it has keeps its id, and is one."""
     count = 0
     try:
-        more = True
-        while more:  # Most often one event waits: nothing is asked for twice.
-            notices = await _some_emitted(house.store.unemitted(_EVENTS))
-            count, more = count + notices, notices == _EVENTS
-        while calls := await _some_emitted(house.store.unemitted_calls(_CALLS)):
-            count += calls
+        for part in parts:
+            count += await part(house.store)
     except httpx.HTTPError as error:  # They wait; people are told all the same.
         log.warning("not emitted", error=type(error).__name__)
+    return count
+
+
+async def _notices(store: Store) -> int:
+    count, more = 0, True
+    while more:  # Most often one event waits: nothing is asked for twice.
+        some = await _some_emitted(store.unemitted(_EVENTS))
+        count, more = count + some, some == _EVENTS
+    return count
+
+
+async def _calls(store: Store) -> int:
+    count = 0
+    while some := await _some_emitted(store.unemitted_calls(_CALLS)):
+        count += some
     return count
 
 

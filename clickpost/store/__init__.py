@@ -9,7 +9,7 @@ from clickpost.store.assets import Assets, FileFacts
 from clickpost.store.budgets import Budgets
 from clickpost.store.changes import Changes
 from clickpost.store.connections import NewConnection
-from clickpost.store.deliveries import Deliveries, DeliveryLine, Started
+from clickpost.store.deliveries import Deliveries, DeliveryLine, Started, ToSend
 from clickpost.store.drifting import Drifting
 from clickpost.store.hooks import Hooks
 from clickpost.store.invitations import Invitations, NewInvitation
@@ -46,6 +46,7 @@ __all__ = [
     "NewRequest",
     "Started",
     "Store",
+    "ToSend",
     "address",
 ]
 

@@ -88,11 +88,17 @@ class Asked:
 class Approvals(Base):
     """Approvals."""
 
-    async def made_ready(self, delivery_id: str, content: str | None) -> Delivery:
+    async def made_ready(
+        self,
+        delivery_id: str,
+        content: str | None,
+        prepared: list[dict[str, Any]] | None = None,
+    ) -> Delivery:
         """Move what is prepared to `ready`, or to `awaiting_approval` where it needs one first.
 
-        Gives the lease back with it. Raises Conflict where it is no longer prepared, or where it
-        got another content than `content` meanwhile.
+        Keeps with it what was uploaded last, where `prepared` says so, and gives the lease back.
+        Raises Conflict where it is no longer prepared, or where it got another content than
+        `content` meanwhile.
         """
         async with self.transaction() as session:
             row = await _gated(
@@ -100,6 +106,7 @@ class Approvals(Base):
                 col(Delivery.id) == delivery_id,
                 col(Delivery.state) == State.PREPARING,
                 col(Delivery.content_hash).is_not_distinct_from(content),
+                **({} if prepared is None else {"prepared": prepared, "prepared_at": now()}),
             )
             if not row:
                 raise Conflict(f"{delivery_id} is no longer preparing this content")
@@ -329,8 +336,11 @@ async def gate(session: Any, delivery_ids: Sequence[str]) -> None:
     await _asked(session, await _gated(session, col(Delivery.id).in_(delivery_ids), prepared))
 
 
-async def _gated(session: Any, *conditions: Any) -> list[Delivery]:
-    """Move the deliveries that `conditions` name to `ready`, or to wait for their approval."""
+async def _gated(session: Any, *conditions: Any, **more: Any) -> list[Delivery]:
+    """Move the deliveries that `conditions` name to `ready`, or to wait for their approval.
+
+    `more` columns are written with it.
+    """
     allowed = may_be_sent()
     kind = Delivery.__table__.c.state.type  # type: ignore[attr-defined]
     change = (
@@ -346,6 +356,7 @@ async def _gated(session: Any, *conditions: Any) -> list[Delivery]:
             lease_owner=None,
             lease_until=None,
             updated_at=now(),
+            **more,
         )
         .returning(Delivery)
         .execution_options(synchronize_session=False)

@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import func, or_, text, update
+from sqlalchemy import func, insert, or_, text, update
 from sqlmodel import col, select
 
 from clickpost import ids
 from clickpost.contract import Pending, Receipt
 from clickpost.delivery import STOPPABLE, State, may_move
+from clickpost.draft import Late
 from clickpost.errors import Conflict, PlatformError
 from clickpost.publishing import Verdict
 from clickpost.store import notices
@@ -22,7 +23,7 @@ from clickpost.store._deliveries import LINE, RUN, changed, later, outcome_colum
 from clickpost.store.approvals import may_be_sent
 from clickpost.store.pausing import is_open
 from clickpost.store.subscriptions import is_paid_for
-from clickpost.store.tables import Attempt, Connection, Delivery, Rendition
+from clickpost.store.tables import Attempt, Connection, Delivery, Post, Rendition
 
 #: A run that waits for a delivery's time takes it up within this; after it, the sweep does.
 WAITED = timedelta(seconds=5)
@@ -76,8 +77,31 @@ class Started:
     at: datetime
 
 
+@dataclass(frozen=True)
+class ToSend:
+    """A delivery and what decides whether it may go now, as read in one moment."""
+
+    delivery: Delivery
+    connection: Connection
+    late: Late
+    barred: bool
+    """Whether its workspace's subscription is suspended, or its platform paused."""
+
+
 class Deliveries(Base):
     """Deliveries and attempts."""
+
+    async def to_send(self, delivery_id: str) -> ToSend:
+        """Return one delivery with its connection, and what decides whether it may go."""
+        late: Any = col(Post.body)["post"]["late"]
+        query = (
+            select(Delivery, Connection, late.astext, or_(~is_paid_for(), ~is_open()))
+            .join(Connection, col(Connection.id) == col(Delivery.connection_id))
+            .join(Post, col(Post.id) == col(Delivery.post_id))
+            .where(col(Delivery.id) == delivery_id)
+        )
+        async with self.session() as session:
+            return ToSend(*(await session.execute(query)).one())
 
     async def delivery(self, delivery_id: str) -> Delivery:
         """Return one delivery."""
@@ -266,30 +290,30 @@ class Deliveries(Base):
                 reason=None,
                 who_acts=None,
             )
-            attempt = Attempt(
-                id=ids.new("try"),
-                delivery_id=delivery_id,
-                number=await _next_number(session, delivery_id),
-                part=part,
-                intent={**intent, "prepared": (row.prepared or [])[part]["state"]},
-                started_at=moment,
-                worker=worker,
-                flow_run_id=run_id,
-                policy_hash=policy,
-            )
-            session.add(attempt)
-            await session.flush()
+            attempt = {
+                "id": ids.new("try"),
+                "delivery_id": delivery_id,
+                "number": _next_number(delivery_id),
+                "part": part,
+                "intent": {**intent, "prepared": (row.prepared or [])[part]["state"]},
+                "started_at": moment,
+                "worker": worker,
+                "flow_run_id": run_id,
+                "policy_hash": policy,
+            }
+            added = insert(Attempt).values(attempt).returning(col(Attempt.number))
+            number = int(await session.scalar(added) or 0)
             facts = {
-                "attempt": attempt.number,
+                "attempt": number,
                 "part": part,
                 "content": intent["content"],
                 "policy": policy,
             }
             await append(session, "delivery.sending", delivery_id, facts)
         return Started(
-            id=attempt.id,
+            id=attempt["id"],
             delivery_id=delivery_id,
-            number=attempt.number,
+            number=number,
             tries=row.attempts,
             part=part,
             prepared=list(row.prepared or []),
@@ -313,15 +337,17 @@ class Deliveries(Base):
         May run again, as after an answer of the database that got lost: the first one counts.
         """
         async with self.transaction() as session:
-            change = (
+            ended = (
                 update(Attempt)
                 .where(col(Attempt.id) == started.id, col(Attempt.finished_at).is_(None))
                 .values(finished_at=now(), seconds=seconds, verdict=verdict.name, **_told(outcome))
+                .returning(col(Attempt.delivery_id))
+                .cte("ended")
             )
-            if await session.scalar(change.returning(col(Attempt.id))) is None:
+            query = select(Delivery).join(ended, ended.c.delivery_id == col(Delivery.id))
+            row = await session.scalar(query.with_for_update(of=Delivery))
+            if row is None:
                 return
-            query = select(Delivery).where(col(Delivery.id) == started.delivery_id)
-            row = (await session.scalars(query.with_for_update())).one()
             state = _settled_state(row, started, verdict, outcome, last=last)
             if state is not None:
                 await _settled(session, row, state, verdict, outcome, last=last)
@@ -354,22 +380,20 @@ class Deliveries(Base):
                 who_acts=verdict.who_acts,
                 not_before=later(verdict, moment),
             )
-            number = await _next_number(session, delivery_id)
-            session.add(
-                Attempt(
-                    id=ids.new("try"),
-                    delivery_id=delivery_id,
-                    number=number,
-                    intent={"step": "prepare"},
-                    started_at=moment,
-                    finished_at=moment,
-                    verdict=verdict.name,
-                    worker=worker,
-                    policy_hash=policy,
-                    **_told(error),
-                )
-            )
-            await session.flush()
+            attempt = {
+                "id": ids.new("try"),
+                "delivery_id": delivery_id,
+                "number": _next_number(delivery_id),
+                "intent": {"step": "prepare"},
+                "started_at": moment,
+                "finished_at": moment,
+                "verdict": verdict.name,
+                "worker": worker,
+                "policy_hash": policy,
+                **_told(error),
+            }
+            added = insert(Attempt).values(attempt).returning(col(Attempt.number))
+            number = int(await session.scalar(added) or 0)
             facts = {
                 "attempt": number,
                 "verdict": verdict.name,
@@ -537,10 +561,10 @@ def _is_wanted() -> Any:
     return or_(col(Delivery.takedown_at).is_(None), col(Delivery.state) == State.SENDING)
 
 
-async def _next_number(session: Any, delivery_id: str) -> int:
+def _next_number(delivery_id: str) -> Any:
     """Return the next attempt's number; the delivery's row is locked by the change before."""
     query = select(func.coalesce(func.max(Attempt.number), 0) + 1)
-    return int(await session.scalar(query.where(Attempt.delivery_id == delivery_id)))
+    return query.where(Attempt.delivery_id == delivery_id).scalar_subquery()
 
 
 def _settled_state(

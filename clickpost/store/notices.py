@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, literal, or_, update
+from sqlalchemy import delete, exists, func, literal, or_, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlmodel import col, select
 
@@ -45,6 +45,18 @@ class Due:
     telling_id: str
     tries: int
     said: Said
+
+
+@dataclass(frozen=True)
+class Outbox:
+    """Whether there are notices and calls that Prefect has not heard of, and tellings that are due.
+
+    What another run is emitting in this very moment counts as not heard.
+    """
+
+    notices: bool
+    calls: bool
+    tellings: bool
 
 
 @dataclass(frozen=True)
@@ -336,14 +348,14 @@ class Notices(Base):
             for row in rows:
                 row.emitted_at = now()
 
-    async def anything_to_tell(self, moment: datetime) -> bool:
-        """Say whether a notice waits for a channel, or for Prefect."""
+    async def outbox(self, moment: datetime) -> Outbox:
+        """Say what waits to be emitted or told at `moment`."""
+        unheard = exists().where(col(Notice.emitted_at).is_(None))
+        call = col(Notice.event).startswith("hook.")
+        told = exists().where(_is_due(moment))
+        query = select(unheard.where(~call), unheard.where(call), told)
         async with self.session() as session:
-            emit = select(Notice.id).where(col(Notice.emitted_at).is_(None)).limit(1)
-            if await session.scalar(emit) is not None:
-                return True
-            tell = select(Telling.id).where(_is_due(moment)).limit(1)
-            return await session.scalar(tell) is not None
+            return Outbox(*(await session.execute(query)).one())
 
     async def untold(self, moment: datetime) -> list[Untold]:
         """Return what channels did not take: given up in the last week, or tried in vain."""

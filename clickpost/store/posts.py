@@ -155,12 +155,14 @@ class Posts(Connections, Base):
             if due_at is not None
             else or_(col(Delivery.due_at).is_(None), col(Delivery.due_at) <= now())
         )
+        post = update(Post).where(col(Post.id) == post_id).values(flow_run_id=flow_run_id)
+        change = update(Delivery).where(col(Delivery.post_id) == post_id, theirs)
         async with self.session() as session:
             await session.execute(
-                update(Post).where(col(Post.id) == post_id).values(flow_run_id=flow_run_id)
+                change.values(flow_run_id=flow_run_id)
+                .add_cte(post.cte("post_too"))
+                .execution_options(synchronize_session=False)
             )
-            change = update(Delivery).where(col(Delivery.post_id) == post_id, theirs)
-            await session.execute(change.values(flow_run_id=flow_run_id))
 
     async def set_progress(self, post_id: str, share: float | None) -> None:
         """Note how far the post's renditions have come, 0 to 1; None when that is over."""
