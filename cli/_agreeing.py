@@ -30,6 +30,7 @@ from clickpost.settings import Settings
 from clickpost.store import schema
 from deployments import runs
 from deployments.stack import Stack
+from tasks import elsewhere
 
 if TYPE_CHECKING:
     from deployments.agreeing import Change, Plan
@@ -66,6 +67,8 @@ def looked(given: Settings, place: Path) -> Report:
     if not place.exists():
         return report
     report = joined(report, keeping.check(place, schema.at_hand(given)))
+    if place.is_dir():
+        report = joined(report, elsewhere.looked(place))
     report = joined(report, requesting.check(place))
     report = joined(report, triggering.check(place, lambda one, two: _faults(given, one, two)))
     report = joined(report, roles.check(place))

@@ -19,14 +19,14 @@ from clickpost.errors import InvalidInput
 from clickpost.people import ENGINE, Right
 from clickpost.policy import keeping
 from clickpost.policy.history import NAME as PREFECT
-from clickpost.policy.privacy import places_of
+from clickpost.policy.privacy import Retention, TableMap, places_of
 from clickpost.retention import Fate
 from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.elsewhere import Elsewhere
 from clickpost.store.holds import KINDS, Holds, NewHold
 from clickpost.store.purging import Purging
-from tasks import history, purging
+from tasks import elsewhere, history, purging
 from tasks.purging import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="What is kept, why, until when; purges and holds.")
@@ -52,7 +52,7 @@ def draw(
     as_json: bool = AsJson,
 ) -> None:
     """Draw the data map: what stands where, about whom, what for, what anonymization leaves."""
-    data_map = keeping.load(_house.settings().policies).tables
+    data_map = keeping.load(_house.settings().policies).whole
     if as_json:
         show_json([asdict(line) for line in datamap.lines(data_map)])
     elif target is None:
@@ -71,7 +71,7 @@ def draw(
 @app.command()
 @guarded
 def explain(
-    table: str = typer.Argument(..., help="A table, as the data map names it."),
+    table: str = typer.Argument(..., help="A table of the data map; elsewhere `shop.orders`."),
     row_id: str = typer.Argument(..., metavar="ID", help="The row's id."),
     as_json: bool = AsJson,
 ) -> None:
@@ -87,6 +87,10 @@ def explain(
 async def _explained(given: Settings, table: str, row_id: str, by: str) -> dict[str, str]:
     async with _house.opened(given) as store:
         await store.require(by, Right.SEE)
+        if "." in table:
+            all_, now = keeping.load(given.policies), datetime.now(UTC)
+            there = await elsewhere.fates(store, all_, table, row_id, now)
+            return _said(all_.whole.tables[table], there, all_.elsewhere)
         found = await purging.opened(store, given)
         mapped = found.keeping.tables.tables.get(table)
         if mapped is None or "id" not in mapped.columns:
@@ -96,24 +100,33 @@ async def _explained(given: Settings, table: str, row_id: str, by: str) -> dict[
             raise InvalidInput(f"unknown table {table!r} (known: {known})")
         about = [one for one in found.policies if table in (one.policy.data, *one.policy.beside)]
         fates = await found.store.fates(table, row_id, about, datetime.now(UTC))
+    return _said(mapped, fates, found.keeping.retention)
+
+
+def _said(
+    mapped: TableMap, fates: Mapping[str, Fate], policies: Mapping[str, Retention]
+) -> dict[str, str]:
+    """Return the sentence of each value of a row."""
     said: dict[str, str] = {}
     for column, one in mapped.columns.items():
         for place, meant in places_of(column, one).items():
             if meant.not_personal is not None:
                 continue
-            covering = _covering(column, fates, found, row_table=table)
+            covering = _covering(column, fates, mapped, policies)
             said[place] = retention.sentence(place, retention.first(covering), meant.treatment)
     return said
 
 
 def _covering(
-    column: str, fates: Mapping[str, Fate], found: purging.Retained, *, row_table: str
+    column: str,
+    fates: Mapping[str, Fate],
+    mapped: TableMap,
+    policies: Mapping[str, Retention],
 ) -> list[Fate]:
-    mapped = found.keeping.tables.tables[row_table]
     return [
         fate
         for name, fate in fates.items()
-        if (policy := found.keeping.retention[name]).then != "anonymize"
+        if (policy := policies[name]).then != "anonymize"
         or column in retention.treated(mapped, policy.columns)
     ]
 

@@ -72,6 +72,7 @@ def said(before: Forecast | None, after: Forecast) -> dict[str, Any]:
     return {
         "first_day": after.first.isoformat(),
         "days": after.days,
+        "missing": list(after.missing),
         "policies": [
             {
                 "policy": one.policy,
@@ -102,6 +103,8 @@ def _course(forecast: Forecast | None, course: Course | None) -> dict[str, Any] 
 
 
 def _show(before: Forecast | None, after: Forecast, against: str | None) -> None:
+    for why in after.missing:
+        out.print(Text(f"not counted: {why}", "yellow"), soft_wrap=True)
     pairs = [one for one in differences(before, after) if _matters(one)]
     if not pairs:
         out.print(f"nothing expires within {after.days} days, and no policy differs")

@@ -264,6 +264,12 @@ def data_map(wrong: Sequence[str]) -> Finding:
     return Finding("data map", Light.RED, named(list(wrong)), mend)
 
 
+def erasable(stops: Sequence[str]) -> list[Finding]:
+    """Say what would stop an erasure in a further database, before somebody asks for one."""
+    mend = "mend it in policies/data_map: docs/how-to/other-databases.md"
+    return [Finding("data map", Light.AMBER, named(list(stops)), mend)] if stops else []
+
+
 def proof(check: str, size: int, broken: str | None) -> Finding:
     """Say whether the ledger, or the certificates, are what was written and signed."""
     if broken is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from clickpost import erasure
 from clickpost.datamap import Schema
@@ -73,6 +73,22 @@ def _is_about_people(table: TableMap) -> bool:
     )
 
 
+def only(found: Roots, whose: str) -> Roots:
+    """Return the roots that know the subject by this alone."""
+    narrowed = {
+        table: {column: one for column, one in columns.items() if one == whose}
+        for table, columns in found.items()
+    }
+    return {table: columns for table, columns in narrowed.items() if columns}
+
+
+def unled(tables: Mapping[str, TableMap], order: Collection[str]) -> list[str]:
+    """Return the tables that are about people, and from which nothing leads to one; sorted."""
+    return sorted(
+        name for name, one in tables.items() if name not in order and _is_about_people(one)
+    )
+
+
 def faults(
     policy: Erasure, name: str, tables: Mapping[str, TableMap], schema: Schema
 ) -> Iterator[str]:
@@ -83,9 +99,8 @@ def faults(
             yield f"{table} has no primary key of one column, by which a person is remembered"
     order = erasure.led_to(found, tables, schema)
     if policy.digest is not None:  # An account is in no more tables than those that know it.
-        for table, one in tables.items():
-            if table not in order and _is_about_people(one):
-                yield f"{table} is about people, and nothing leads from its rows to an address"
+        for table in unled(tables, order):
+            yield f"{table} is about people, and nothing leads from its rows to an address"
     for table in order:
         for column, said in tables[table].columns.items():
             if said.file:

@@ -76,6 +76,8 @@ class Forecast:
     days: int
     courses: list[Course]
     sizes: Mapping[str, int]
+    missing: tuple[str, ...] = ()
+    """Further databases of which nothing could be counted, and why."""
 
     def spike(self, course: Course) -> int:
         """Return what has expired already: the first run's share."""

@@ -29,6 +29,7 @@ from clickpost.store.vault import Vault
 from deployments import prefect_database, runs
 from deployments.postgres import Postgres
 from deployments.processes import PYTHON, Part, Processes, memory_of
+from tasks import elsewhere
 
 Say = Callable[[str], None]
 
@@ -140,7 +141,7 @@ class Stack:
         url = self._database(say, started)
         self._make_way(url, say)
         migrate(url)
-        refuse_unmapped(self.settings)
+        refuse_unmapped(self.settings, say)
         refuse(url, Tombstones.of(self.settings, Vault.of(self.settings)))
         wanted = self.parts(sandbox=sandbox)
         waiting = []
@@ -405,10 +406,17 @@ def refuse_open(settings: Settings) -> None:
         )
 
 
-def refuse_unmapped(settings: Settings) -> None:
-    """Raise BrokenPolicies, naming each, where a column is in no data map or a map in no table."""
-    if wrong := keeping.disagreements(keeping.load(settings.policies), schema.at_hand(settings)):
-        raise BrokenPolicies(tuple(wrong))
+def refuse_unmapped(settings: Settings, say: Say = lambda _: None) -> None:
+    """Raise BrokenPolicies, naming each, where a column is in no data map or a map in no table.
+
+    Further databases count as far as they answer: of one that does not, it is said.
+    """
+    wrong = keeping.disagreements(keeping.load(settings.policies), schema.at_hand(settings))
+    further = elsewhere.looked(settings.policies)
+    if wrong or further.problems:
+        raise BrokenPolicies((*wrong, *further.problems))
+    for one in further.warnings:
+        say(f"look at it: {one.said}")
 
 
 def _changed_at(names: tuple[str, ...]) -> float:

@@ -21,6 +21,7 @@ from clickpost.store.purging import Purging
 from clickpost.store.signer import Signer
 from clickpost.telling import Event, Happening
 from tasks import _wiring
+from tasks.elsewhere import faults
 
 log = logger("compliance")
 #: So many sweeps stand in the report.
@@ -79,7 +80,10 @@ async def _further(purging: Purging, known: Keeping, now: datetime) -> list[Find
         except ClickPostError as error:
             found.append(compliance.data_map([str(error)]))
             continue
-        found += [compliance.data_map(wrong)] if wrong else compliance.purges(tallies)
+        if wrong:
+            found.append(compliance.data_map(wrong))
+            continue
+        found += [*compliance.purges(tallies), *compliance.erasable(faults(known, name, schema))]
     return found
 
 

@@ -6,20 +6,24 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import cast
 
 from clickpost import elsewhere
 from clickpost.certificate import BLOCKING, Outcome
+from clickpost.datamap import Gap, Schema
 from clickpost.erasure import Action, State
-from clickpost.errors import ClickPostError, GuardTripped, InvalidInput, PolicyError, Unavailable
+from clickpost.errors import ClickPostError, GuardTripped, InvalidInput, PolicyError
 from clickpost.logs import logger
 from clickpost.policy import keeping
 from clickpost.policy.erasing import Erasure as ErasurePolicy
 from clickpost.policy.keeping import Keeping
-from clickpost.policy.load import Report
+from clickpost.policy.load import BrokenPolicies, Report
 from clickpost.policy.privacy import TableMap
 from clickpost.policy.source import Problem
+from clickpost.retention import Fate
 from clickpost.settings import Settings
+from clickpost.store import Store
 from clickpost.store.elsewhere import Elsewhere, gaps_of, live
 from clickpost.store.erasing import Erasing
 from clickpost.store.erasing_elsewhere import ErasingElsewhere, erasing_of
@@ -149,32 +153,73 @@ def _blocked(name: str, error: ClickPostError) -> Outcome:
             return Outcome(name, _WHAT, "unreachable", 0, str(error))
 
 
-def looked(settings: Settings) -> Report:
+async def fates(
+    store: Store, known: Keeping, place: str, row_id: str, at: datetime
+) -> dict[str, Fate]:
+    """Return what each policy that is about a row there does to it; `place` is `shop.orders`.
+
+    Raises InvalidInput for no table or no row, Unavailable where the database is away.
+    """
+    name, _, table = place.partition(".")
+    tables = known.databases.get(name, {})
+    if table not in tables:
+        places = (f"{one}.{each}" for one, some in known.databases.items() for each in some)
+        raise InvalidInput(f"unknown table {place!r} (known: {', '.join(sorted(places))})")
+    async with Elsewhere.opened(name, Purging(store.engine, store.vault)) as there:
+        schema = await there.schema()
+        if gaps := await there.gaps(tables, schema):
+            raise PolicyError("; ".join(gaps))
+        about = [
+            there.compiled(one, tables, schema)
+            for one in known.elsewhere.values()
+            if one.database == name and table in (one.data, *one.beside)
+        ]
+        return await there.fates(table, row_id, about, at)
+
+
+def looked(folder: Path) -> Report:
     """Hold every further database against its map, as far as each answers.
 
-    A gap is a problem that names its column; a database that does not answer is a warning, for
-    it says nothing about the map.
+    A gap is a problem that names its column. That a database does not answer is a warning, for it
+    says nothing about the map; so is what erasures would stop at.
     """
     report = Report()
-    known = keeping.load(settings.policies)
+    try:
+        known = keeping.load(folder)
+    except BrokenPolicies:  # Which whoever reads the files tells.
+        return report
     for name, tables in sorted(known.databases.items()):
         try:
-            gaps = gaps_of(name, tables, live(name))
-        except (Unavailable, InvalidInput, PolicyError) as error:
-            where = _source(known, name)
-            report.warnings.append(
-                Problem(where, 1, 1, name, f"{error}; its map was not held against its tables")
-            )
+            schema = live(name)
+        except ClickPostError as error:
+            said = f"{error}; its map was not held against its tables"
+            report.warnings.append(Problem(_source(known, name), 1, 1, name, said))
             continue
-        for gap in gaps:
-            table = gap.place.removeprefix(f"{name}.").split(".")[0]
-            source = known.sources.get(f"table {name}.{table}")
-            if source is None:
-                report.problems.append(Problem(_source(known, name), 1, 1, gap.place, gap.why))
-            else:
-                place = source.place(gap.path or ("tables", table))
-                report.problems.append(Problem(source.file, *place, gap.place, gap.why))
+        found = [_problem(known, name, gap) for gap in gaps_of(name, tables, schema)]
+        report.problems += found
+        for why in () if found else faults(known, name, schema):
+            report.warnings.append(Problem(_source(known, name), 1, 1, name, why))
     return report
+
+
+def faults(known: Keeping, name: str, schema: Schema) -> list[str]:
+    """Return, of each erasure policy that reaches a database, what would stop an erasure there."""
+    tables = known.databases[name]
+    return [
+        f"an erasure under {policy.name} would stop: {why}"
+        for _, policy in sorted(known.erasure.items())
+        if elsewhere.is_about(policy, tables)
+        for why in elsewhere.faults(policy, name, tables, schema)
+    ]
+
+
+def _problem(known: Keeping, name: str, gap: Gap) -> Problem:
+    """Return a gap as a problem of the file that maps its table, or that would."""
+    table = gap.path[1] if gap.path else ""
+    source = known.sources.get(f"table {name}.{table}")
+    if source is None:
+        return Problem(_source(known, name), 1, 1, gap.place, gap.why)
+    return Problem(source.file, *source.place(gap.path), gap.place, gap.why)
 
 
 def _source(known: Keeping, name: str) -> str:

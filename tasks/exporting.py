@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from clickpost.store.exporting import Exporting, Exports, Subject
 from clickpost.store.purging import Purging
 from clickpost.store.signer import Signer
 from clickpost.store.tables import SubjectRequest
-from tasks import _wiring, erasing
+from tasks import _wiring, erasing, exporting_elsewhere
 from tasks._wiring import House
 
 log = logger("exporting")
@@ -55,6 +55,8 @@ class Exported:
     missing: int
     parcel: Parcel
     begun_at: datetime
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """By location in a further database, what it holds."""
 
     @property
     def said(self) -> str:
@@ -135,9 +137,13 @@ async def written(
                     await asyncio.to_thread(archive.write, batch)
                 archive.end()
                 counted[table] = await exports.count(connection, made, table, about)
+        added = await exporting_elsewhere.add(settings, exports, made, about, archive)
+        counted |= added.rows
+        archive.head = replace(head, left_out=(*head.left_out, *added.left_out))
         await asyncio.to_thread(archive.finish)
     await _looked_at(parcel, counted)
-    return Exported(parcel.export_id, counted, archive.files, archive.missing, parcel, begun_at)
+    files, missing = archive.files, archive.missing
+    return Exported(parcel.export_id, counted, files, missing, parcel, begun_at, added.whats)
 
 
 async def _looked_at(parcel: Parcel, counted: Mapping[str, int]) -> None:
@@ -210,7 +216,12 @@ async def _about(house: House, exports: Exports, asked: SubjectRequest) -> tuple
 
 def _statement(made: Exporting, asked: SubjectRequest, done: Exported) -> Statement:
     outcomes = [
-        Outcome(table, made.erasing.tables[table].what, "exported", count)
+        Outcome(
+            table,
+            done.elsewhere.get(table) or made.erasing.tables[table].what,
+            "exported",
+            count,
+        )
         for table, count in done.rows.items()
         if count
     ]

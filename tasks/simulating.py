@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from io import BytesIO
 from itertools import groupby
@@ -14,13 +15,15 @@ from pathlib import Path
 
 from clickpost import datamap, simulation
 from clickpost.datamap import Schema
-from clickpost.errors import InvalidInput
+from clickpost.errors import ClickPostError, InvalidInput
 from clickpost.policy import keeping
 from clickpost.policy.keeping import Keeping
 from clickpost.policy.load import BrokenPolicies
+from clickpost.policy.privacy import Retention
 from clickpost.settings import Settings
 from clickpost.simulation import Bucket, Forecast
 from clickpost.store import Store
+from clickpost.store.elsewhere import Elsewhere
 from clickpost.store.expiring import Compiled
 from clickpost.store.forecasting import Forecasting
 from clickpost.store.purging import Purging
@@ -45,7 +48,62 @@ async def foretold(
     buckets = [one async for one in _all(forecasting, policies, at, timedelta(days=days))]
     names = sorted({one.policy.data for one in policies} | {one.table for one in buckets})
     sizes = await forecasting.sizes(names)
-    return simulation.forecast(found.retention.values(), buckets, sizes, at.date(), days)
+    further = await _further(store, found, at, timedelta(days=days))
+    forecast = simulation.forecast(
+        [*found.retention.values(), *further.policies],
+        [*buckets, *further.buckets],
+        sizes | further.sizes,
+        at.date(),
+        days,
+    )
+    forecast.missing = tuple(further.missing)
+    return forecast
+
+
+@dataclass
+class _Further:
+    """What was counted in further databases, whose tables have their database's name before."""
+
+    policies: list[Retention] = field(default_factory=list)
+    buckets: list[Bucket] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
+async def _further(store: Store, known: Keeping, at: datetime, horizon: timedelta) -> _Further:
+    """Count what the policies about further databases touch; one that is away stops no other."""
+    counted = _Further()
+    for name in sorted({str(one.database) for one in known.elsewhere.values()}):
+        try:
+            async with Elsewhere.opened(name, Purging(store.engine, store.vault)) as there:
+                await _counted(there, known, at, horizon, counted)
+        except ClickPostError as error:
+            counted.missing.append(str(error))
+    return counted
+
+
+async def _counted(
+    there: Elsewhere, known: Keeping, at: datetime, horizon: timedelta, counted: _Further
+) -> None:
+    """Count under all policies about one database; raise InvalidInput for one that misses it."""
+    tables, schema = known.databases.get(there.name, {}), await there.schema()
+    policies = [
+        there.compiled(one, tables, schema)
+        for one in known.elsewhere.values()
+        if one.database == there.name
+    ]
+    for one in policies:
+        await there.bind(one, at)
+    forecasting = Forecasting(there.engine, there.ours.vault)
+    buckets = [one async for one in _all(forecasting, policies, at, horizon)]
+    names = {one.policy.data for one in policies} | {one.table for one in buckets}
+    sizes = await forecasting.sizes(sorted(names))
+    at_home = f"{there.name}."
+    for one in policies:
+        policy = one.policy.model_copy(update={"data": at_home + one.policy.data})
+        counted.policies.append(policy)
+    counted.buckets += [replace(one, table=at_home + one.table) for one in buckets]
+    counted.sizes |= {at_home + table: size for table, size in sizes.items()}
 
 
 def _refuse(found: Keeping, schema: Schema, *, strict: bool) -> None:
@@ -58,7 +116,7 @@ def _refuse(found: Keeping, schema: Schema, *, strict: bool) -> None:
 
 
 async def _all(
-    forecasting: Forecasting, policies: list[Compiled], at: datetime, horizon: timedelta
+    forecasting: Forecasting, policies: Sequence[Compiled], at: datetime, horizon: timedelta
 ) -> AsyncIterator[Bucket]:
     """Yield the counts of all policies: at most a row for each table, day and purpose."""
     ordered = sorted(policies, key=lambda one: (one.policy.data, one.policy.name))

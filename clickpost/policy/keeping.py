@@ -47,6 +47,16 @@ class Keeping:
     sources: dict[str, Source] = field(default_factory=dict)
     """By table, store and policy: `table post`, `store media`, `policy usage`, `erasure person`."""
 
+    @property
+    def whole(self) -> DataMap:
+        """The map of all databases: tables of further ones have their database's name before."""
+        further = {
+            f"{name}.{table}": one
+            for name, tables in sorted(self.databases.items())
+            for table, one in tables.items()
+        }
+        return self.tables.model_copy(update={"tables": self.tables.tables | further})
+
 
 def check(place: Path, schema: Schema | None, today: date | None = None) -> Report:
     """Look at the data maps and retention policies under a folder, or at one file.

@@ -37,7 +37,7 @@ from clickpost import subjects
 from clickpost.certificate import Outcome
 from clickpost.erasure import Step
 from clickpost.errors import Unavailable
-from clickpost.store._base import now
+from clickpost.store._base import Base, now
 from clickpost.store.database import is_away
 from clickpost.store.elsewhere import Elsewhere
 from clickpost.store.erasing import Erasing
@@ -61,21 +61,83 @@ async def remember(erasures: Erasures, row: Erasure, erasing: Erasing, database:
 
     Before the first row of ours goes; a second call changes nothing.
     """
-    ours: dict[str, list[str]] = {}
-    given = {"subject": row.subject, "digest": row.digest}
-    for table in ("member", "workspace"):
-        if table in erasing.order:
-            query = text(f"SELECT r.id FROM {table} r WHERE {erasing.about(table)} ORDER BY r.id")
-            async with erasures.session() as session:
-                ours[table] = list((await session.scalars(query, given)).all())
-    of = erasing.policy.of
-    if row.subject not in ours.setdefault(of, []):
-        ours[of].append(row.subject)
+    ours = await ours_of(erasures, erasing, row.subject, row.digest)
     made = insert(ErasureElsewhere).values(
         erasure_id=row.id, database=database, ours=ours, subjects={}
     )
     async with erasures.session() as session:
         await session.execute(made.on_conflict_do_nothing())
+
+
+async def ours_of(
+    store: Base, erasing: Erasing, subject: str, digest: str | None
+) -> dict[str, list[str]]:
+    """Return, by table of ours, the ids by which a further database may know the subject."""
+    ours: dict[str, list[str]] = {}
+    given = {"subject": subject, "digest": digest}
+    for table in ("member", "workspace"):
+        if table in erasing.order:
+            query = text(f"SELECT r.id FROM {table} r WHERE {erasing.about(table)} ORDER BY r.id")
+            async with store.session() as session:
+                ours[table] = list((await session.scalars(query, given)).all())
+    of = erasing.policy.of
+    if subject not in ours.setdefault(of, []):
+        ours[of].append(subject)
+    return ours
+
+
+async def sought(
+    there: Elsewhere,
+    erasing: ErasingElsewhere,
+    ours: Mapping[str, Sequence[str]],
+    key: bytes,
+    digest: str | None,
+) -> dict[str, set[str]]:
+    """Return, by table there, the keys of rows that say by themselves that they are meant.
+
+    `key` is that of the digests of addresses.
+    """
+    found: dict[str, set[str]] = {}
+    for table, columns in erasing.roots.items():
+        for column, whose in columns.items():
+            keys = found.setdefault(table, set())
+            if whose != "address":
+                keys |= await _with_ids(there, erasing, table, column, ours.get(whose, ()))
+            elif digest is not None:
+                keys |= await _with_address(there, erasing, table, column, key, digest)
+    return found
+
+
+async def _with_ids(
+    there: Elsewhere, erasing: ErasingElsewhere, table: str, column: str, ids: Sequence[str]
+) -> set[str]:
+    if not ids:
+        return set()
+    is_text = erasing.schema[table].kinds[column] == "text"
+    value = f"r.{quoted(column)}" if is_text else f"CAST(r.{quoted(column)} AS text)"
+    query = text(
+        f"SELECT CAST(r.{erasing.key(table)} AS text) FROM {quoted(table)} r"
+        f" WHERE {value} = ANY(:ids)"
+    )
+    async with there.engine.connect() as connection:
+        return set((await connection.scalars(query, {"ids": list(ids)})).all())
+
+
+async def _with_address(
+    there: Elsewhere, erasing: ErasingElsewhere, table: str, column: str, key: bytes, digest: str
+) -> set[str]:
+    """Return the keys of rows with an address; addresses are compared here, one by one."""
+    value = f"CAST(r.{quoted(column)} AS text)"
+    query = text(
+        f"SELECT CAST(r.{erasing.key(table)} AS text) AS key, {value} AS said"
+        f" FROM {quoted(table)} r WHERE r.{quoted(column)} IS NOT NULL"
+    )
+    found: set[str] = set()
+    async with there.engine.connect() as connection, connection.stream(query) as rows:
+        async for part in rows.partitions(_ADDRESSES):
+            some = [(one.key, one.said) for one in part]
+            found |= await asyncio.to_thread(_same, some, key, digest)
+    return found
 
 
 class ErasuresElsewhere(Erasures):
@@ -92,56 +154,21 @@ class ErasuresElsewhere(Erasures):
         What was found earlier stays known: its address may be gone by now.
         """
         known = await self._known(row)
-        found = {table: set(keys) for table, keys in known.subjects.items()}
-        for table, columns in erasing.roots.items():
-            for column, whose in columns.items():
-                keys = found.setdefault(table, set())
-                if whose != "address":
-                    keys |= await self._with_ids(erasing, table, column, known.ours.get(whose, []))
-                elif row.digest is not None:
-                    keys |= await self._with_address(erasing, table, column, row.digest)
+        key = await Subjects(self.engine, self.vault).subject_key()
+        fresh = await sought(self.there, erasing, known.ours, key, row.digest)
+        for table, keys in known.subjects.items():
+            fresh[table] = fresh.get(table, set()) | set(keys)
         change = update(ErasureElsewhere).where(
             col(ErasureElsewhere.erasure_id) == row.id,
             col(ErasureElsewhere.database) == self.there.name,
         )
-        kept = {table: sorted(keys) for table, keys in found.items()}
+        kept = {table: sorted(keys) for table, keys in fresh.items()}
         async with self.session() as session:
             await session.execute(change.values(subjects=kept))
 
     async def _known(self, row: Erasure) -> ErasureElsewhere:
         async with self.session() as session:
             return await session.get_one(ErasureElsewhere, (row.id, self.there.name))
-
-    async def _with_ids(
-        self, erasing: ErasingElsewhere, table: str, column: str, ids: Sequence[str]
-    ) -> set[str]:
-        if not ids:
-            return set()
-        is_text = erasing.schema[table].kinds[column] == "text"
-        value = f"r.{quoted(column)}" if is_text else f"CAST(r.{quoted(column)} AS text)"
-        query = text(
-            f"SELECT CAST(r.{erasing.key(table)} AS text) FROM {quoted(table)} r"
-            f" WHERE {value} = ANY(:ids)"
-        )
-        async with self.there.engine.connect() as connection:
-            return set((await connection.scalars(query, {"ids": list(ids)})).all())
-
-    async def _with_address(
-        self, erasing: ErasingElsewhere, table: str, column: str, digest: str
-    ) -> set[str]:
-        """Return the keys of rows with an address; addresses are compared here, one by one."""
-        key = await Subjects(self.engine, self.vault).subject_key()
-        value = f"CAST(r.{quoted(column)} AS text)"
-        query = text(
-            f"SELECT CAST(r.{erasing.key(table)} AS text) AS key, {value} AS said"
-            f" FROM {quoted(table)} r WHERE r.{quoted(column)} IS NOT NULL"
-        )
-        found: set[str] = set()
-        async with self.there.engine.connect() as connection, connection.stream(query) as rows:
-            async for part in rows.partitions(_ADDRESSES):
-                some = [(one.key, one.said) for one in part]
-                found |= await asyncio.to_thread(_same, some, key, digest)
-        return found
 
     async def planned(self, row: Erasure, erasing: ErasingElsewhere) -> list[Planned]:
         """Return what an erasure would do there, and touch nothing."""

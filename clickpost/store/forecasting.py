@@ -17,7 +17,7 @@ from clickpost.store._base import Base
 from clickpost.store.expiring import Compiled
 from clickpost.store.treatments import quoted
 
-_PARAM = re.compile(r"(?<![\\:]):(p\d+)\b")
+_PARAM = re.compile(r"(?<![\\:]):(p\d+|held_\d+)\b")
 #: As many days of counts are fetched at a time.
 _AT_ONCE = 1000
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shutil
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +18,10 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from cli import _house
+from cli.main import app
 from clickpost import verify_certificate
 from clickpost.erasure import Action
+from clickpost.policy.load import BrokenPolicies
 from clickpost.settings import PROJECT, Settings
 from clickpost.store import Store
 from clickpost.store.certificates import Certificates
@@ -26,6 +30,8 @@ from clickpost.store.erasures_elsewhere import ErasuresElsewhere
 from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
 from deployments.postgres import Postgres
+from deployments.stack import refuse_unmapped
+from tasks import compliance as sweeping
 from tasks import erasing as work
 from tasks.erasing import Ended, Wanted
 from tests.conftest import database
@@ -312,3 +318,118 @@ async def test_what_nobody_mapped_or_cannot_be_done_blocks_and_is_named(
     done = await carried_out(store, house, await planned(store, house, "req_ann"))
     assert done.state == "blocked"
     assert "is about people, and nothing leads from its rows to an address" in done.said
+
+
+async def ran(*words: str, code: int = 0) -> str:
+    answer = await asyncio.to_thread(runner.invoke, app, list(words))
+    assert answer.exit_code == code, answer.output
+    return answer.output
+
+
+async def test_an_archive_holds_what_is_held_there_and_nothing_of_others(
+    house: Settings, store: Store, there: str, tmp_path: Path
+) -> None:
+    await member(store)
+    file = tmp_path / "ann.zip"
+    told = json.loads(await ran("privacy", "export", "member_ann", "--out", str(file), "--json"))
+    assert told["rows"]["shop.customers"] == 1
+    assert told["rows"]["shop.orders"] == 10
+    assert told["rows"]["shop.order_lines"] == 30
+    assert told["rows"]["shop.messages"] == 2
+    with zipfile.ZipFile(file) as archive:
+        [customer] = json.loads(archive.read("data/shop.customers.json"))
+        page = archive.read("index.html").decode()
+        everything_ = b"".join(archive.read(name) for name in archive.namelist()).decode()
+    assert customer["email"] == "Ann.Gone@Example.org"
+    assert customer["settings"]["nick"] == "parrots-not-ravens"
+    assert "What customers and the shop wrote." in page
+    assert "bob@example.org" not in everything_
+
+
+async def test_no_archive_is_made_without_a_database_that_is_away(
+    house: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await member(store)
+    monkeypatch.setenv("CLICKPOST_DATABASE_SHOP", "postgresql://canary:secret@127.0.0.1:1/shop")
+    file = tmp_path / "ann.zip"
+    said = await ran("privacy", "export", "member_ann", "--out", str(file), code=1)
+    assert "shop cannot be reached" in said
+    assert "canary" not in said
+    assert not file.exists()
+
+
+async def test_a_row_there_is_explained_and_its_table_drawn(house: Settings, there: str) -> None:
+    said = json.loads(await ran("privacy", "explain", "shop.invoices", "I-1", "--json"))
+    assert "because the law demands it (to account; AO §147) until 2034-01-30" in said["billed_to"]
+    [(order,)] = rows(there, "SELECT order_no::text FROM orders WHERE customer_id = 2 LIMIT 1")
+    said = json.loads(await ran("privacy", "explain", "shop.orders", order, "--json"))
+    assert said["note"] == "note stays: no retention policy is about it."
+    assert "shop.invoices has no row I-99" in await ran(
+        "privacy", "explain", "shop.invoices", "I-99", code=2
+    )
+    unknown = await ran("privacy", "explain", "shop.shoes", "1", code=2)
+    assert "unknown table 'shop.shoes'" in unknown
+    assert "## shop.crm.leads" in await ran("privacy", "map")
+
+
+async def test_a_simulation_counts_there_too_or_says_that_it_could_not(
+    house: Settings, there: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(there) as connection:
+        connection.execute("UPDATE invoices SET issued_on = '2010-01-01' WHERE invoice_no = 'I-1'")
+    found = json.loads(await ran("policy", "simulate", "--days", "3000", "--json"))
+    [invoices] = [one for one in found["policies"] if one["table"] == "shop.invoices"]
+    assert invoices["after"]["rows_now"] == 2
+    assert invoices["after"]["first_run"] == 1
+    assert "2034-01-30" in invoices["after"]["by_day"]
+    monkeypatch.delenv("CLICKPOST_DATABASE_SHOP")
+    found = json.loads(await ran("policy", "simulate", "--json"))
+    [missing] = found["missing"]
+    assert "set CLICKPOST_DATABASE_SHOP" in missing
+
+
+async def test_check_and_up_name_what_nobody_mapped_there_and_say_what_is_away(
+    house: Settings, store: Store, there: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    refuse_unmapped(house, heard.append)
+    assert heard == []
+    with psycopg.connect(there) as connection:
+        connection.execute("ALTER TABLE crm.leads ADD COLUMN shoe_size int")
+        connection.execute("ALTER TABLE addresses DROP COLUMN city")
+    with pytest.raises(BrokenPolicies, match=r"shop\.crm\.leads\.shoe_size"):
+        refuse_unmapped(house)
+    said = await ran("policy", "check", code=2)
+    assert "shop.crm.leads.shoe_size: is not in the data map" in said
+    assert "shop.addresses.city: is in the data map, and no column any more" in said
+    found = [one.said for one in await sweeping.look(store, house, NOW) if one.light == "red"]
+    assert any("shop.crm.leads.shoe_size" in one for one in found)
+    monkeypatch.setenv("CLICKPOST_DATABASE_SHOP", "postgresql://canary:secret@127.0.0.1:1/shop")
+    refuse_unmapped(house, heard.append)
+    assert "shop cannot be reached" in heard[0]
+    said = await ran("policy", "check")
+    assert "its map was not held against its tables" in said
+    assert "canary" not in said + str(heard)
+
+
+async def test_a_hold_there_or_on_the_member_of_ours_keeps_what_is_theirs(
+    house: Settings, store: Store, there: str
+) -> None:
+    with psycopg.connect(there) as connection:
+        connection.execute("DELETE FROM invoices")
+    how = ("--kind", "dispute", "--cite", "case 7")
+    await ran("privacy", "hold", "shop.customers", "1", *how)
+    row = await planned(store, house, "req_ann")
+    done = await carried_out(store, house, row)
+    assert done.state == "parked", done.said
+    counts = lines((await now_is(store, row)).outcomes)
+    assert counts["shop.orders", "held"] == 10
+    assert counts["shop.newsletter", "erased"] == 1, "a hold on a customer is on no reader"
+    held = [one for one in (await now_is(store, row)).outcomes if one["outcome"] == "held"]
+    assert {one["rule"] for one in held} == {"dispute: case 7"}
+    assert rows(there, "SELECT count(*) FROM addresses") == [(12,)]
+    async with store.engine.begin() as connection:
+        await connection.execute(text("UPDATE hold SET ended_at = now()"))
+    done = await carried_out(store, house, await now_is(store, row))
+    assert done.state == "complete", done.said
+    assert rows(there, "SELECT count(*) FROM addresses") == [(8,)]
