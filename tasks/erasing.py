@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from clickpost import exporting
 from clickpost.certificate import Outcome
 from clickpost.datamap import Schema
 from clickpost.erasure import Action, State
-from clickpost.errors import ClickPostError, Conflict, InvalidInput, Unavailable
+from clickpost.errors import ClickPostError, Conflict, InvalidInput
 from clickpost.logs import logger
 from clickpost.people import ENGINE
 from clickpost.policy import keeping
@@ -28,6 +29,7 @@ from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
 from clickpost.store.tombstones import Tombstones
 from tasks import _wiring, elsewhere
+from tasks._files import remove_files
 from tasks._rounds import Progress, worked_out
 from tasks._wiring import House
 
@@ -241,28 +243,10 @@ async def in_ours(
 ) -> list[Outcome]:
     """Do what is left in our database and the media store; return what became of each location."""
     outcomes = await worked_out(erasures, row, erasing, size, progress)
-    if media is not None and (count := await remove_files(erasures, row, erasing, media)):
+    files = await remove_files(erasures, [row], erasing.tables, media) if media else Counter()
+    if count := files[row.id]:
         outcomes.append(Outcome("media", "Files of the media store.", "erased", count))
     return outcomes
-
-
-async def remove_files(erasures: Erasures, row: Erasure, erasing: Erasing, media: Path) -> int:
-    """Remove the files whose last row this erasure removed; return how many are gone.
-
-    What another row names by now stays. Raises Unavailable for a file outside the media store.
-    """
-    removed, root = 0, media.resolve()
-    purging = Purging(erasures.engine, erasures.vault)
-    while files := await erasures.files_left(row):
-        for stored_at in files:
-            if not await purging.is_named(stored_at, erasing.tables):
-                path = Path(stored_at).resolve()
-                if not path.is_relative_to(root):
-                    raise Unavailable(f"{row.id}: a file is not in the media store; look at it")
-                removed += path.exists()
-                path.unlink(missing_ok=True)
-            await purging.forget_file(stored_at)
-    return removed
 
 
 async def run(erasure_id: str) -> Ended:
@@ -300,8 +284,10 @@ async def resume() -> list[Ended]:
     """Carry on what was left by its run, or is parked until now; one that fails stops no other."""
     house = await _wiring.house()
     due = await Erasures(house.store.engine, house.vault).due(datetime.now(UTC))
-    ended: list[Ended] = []
-    for erasure_id in due:
+    from tasks import together  # It works with what is here.
+
+    ended, others = await together.carry_out(house, due)
+    for erasure_id in others:
         try:
             ended.append(await carry_out(house, erasure_id))
         except Conflict:  # Its own run is at work.

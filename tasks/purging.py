@@ -255,16 +255,18 @@ async def remove_files(retained: Retained) -> int:
     tables = retained.keeping.tables.tables
     root = retained.media.resolve()
     while found := await retained.store.doomed(after, _FILES_AT_ONCE, _SETTLE):
+        after, named = found[-1], await retained.store.named(found, tables)
+        done = []
         for stored_at in found:
-            after = stored_at
-            if not await retained.store.is_named(stored_at, tables):
+            if stored_at not in named:
                 path = Path(stored_at).resolve()
                 if not path.is_relative_to(root):
                     log.error("a file outside the media store is not removed")
                     continue
                 path.unlink(missing_ok=True)
                 removed += 1
-            await retained.store.forget_file(stored_at)
+            done.append(stored_at)
+        await retained.store.forget_files(done)
     return removed
 
 

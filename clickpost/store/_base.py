@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -23,8 +23,20 @@ _APPEND = text("SELECT ledger_append(:actor, :action, :subject, :facts)").bindpa
     bindparam("facts", type_=JSONB)
 )
 
-_TRY = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-_GIVE_BACK = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
+_APPEND_ALL = text(
+    "SELECT ledger_append(:actor, one.action, one.subject, one.facts)"
+    " FROM jsonb_to_recordset(:lines) AS one (action text, subject text, facts jsonb)"
+).bindparams(bindparam("lines", type_=JSONB))
+
+_TRY = text(
+    "SELECT name FROM unnest(CAST(:names AS text[])) AS name"
+    " WHERE pg_try_advisory_lock(hashtextextended(name, 0))"
+)
+_GIVE_BACK = text(
+    "SELECT pg_advisory_unlock(hashtextextended(name, 0))"
+    " FROM unnest(CAST(:names AS text[])) AS name"
+)
+_OURS = "clickpost:"
 
 
 class Base:
@@ -82,16 +94,22 @@ class Base:
 
         It is a lock of the connection's, so whoever is killed gives it back.
         """
-        key = {"name": f"clickpost:{name}"}
+        async with self.each_alone([name]) as taken:
+            yield bool(taken)
+
+    @asynccontextmanager
+    async def each_alone(self, names: Sequence[str]) -> AsyncIterator[list[str]]:
+        """Yield those of `names` that nobody else does now, as `alone` does for one."""
         async with self.engine.connect() as pooled:
             connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
-            taken = bool(await connection.scalar(_TRY, key))
+            found = await connection.execute(_TRY, {"names": [_OURS + one for one in names]})
+            taken = list(found.scalars())
             try:
-                yield taken
+                yield [one.removeprefix(_OURS) for one in taken]
             finally:
                 if taken:
                     with suppress(SQLAlchemyError):  # Gone with its connection.
-                        await connection.execute(_GIVE_BACK, key)
+                        await connection.execute(_GIVE_BACK, {"names": taken})
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -110,6 +128,17 @@ async def append(
     """Append a ledger line: the transaction's last statement, for it holds the chain's lock."""
     given = {"actor": actor, "action": action, "subject": subject, "facts": dict(facts)}
     await session.execute(_APPEND, given)
+
+
+async def append_all(
+    session: AsyncSession,
+    lines: Sequence[tuple[str, str, Mapping[str, Any]]],
+    actor: str = "engine",
+) -> None:
+    """Append ledger lines, each an action, a subject and facts, as `append` does one."""
+    said = [{"action": one, "subject": of, "facts": dict(facts)} for one, of, facts in lines]
+    if said:
+        await session.execute(_APPEND_ALL, {"actor": actor, "lines": said})
 
 
 def now() -> datetime:

@@ -575,12 +575,17 @@ class Erasures(Certificates):
         async with self.session() as session:
             return (await session.scalars(query.order_by(col(Erasure.asked_at)))).all()
 
-    async def files_left(self, row: Erasure, number: int = 500) -> Sequence[str]:
-        """Return files whose last row this erasure removed, and that are still there."""
-        query = text("SELECT stored_at FROM doomed_file WHERE erasure_id = :id LIMIT :number")
+    async def files_left(
+        self, rows: Sequence[Erasure], number: int = 500
+    ) -> Sequence[tuple[str, str]]:
+        """Return files whose last row one of these erasures removed: its id, and where it is."""
+        query = text(
+            "SELECT erasure_id, stored_at FROM doomed_file"
+            " WHERE erasure_id = ANY(CAST(:ids AS text[])) ORDER BY stored_at LIMIT :number"
+        )
+        given = {"ids": [row.id for row in rows], "number": number}
         async with self.session() as session:
-            found = await session.execute(query, {"id": row.id, "number": number})
-            return found.scalars().all()
+            return [(one.erasure_id, one.stored_at) for one in await session.execute(query, given)]
 
     async def certify(
         self,

@@ -246,23 +246,26 @@ class Purging(Base):
             found = await session.scalars(query.order_by(DoomedFile.stored_at).limit(number))
             return list(found)
 
-    async def is_named(self, stored_at: str, tables: Tables) -> bool:
-        """Say whether any row names this file, as where the same content came in again."""
+    async def named(self, files: Sequence[str], tables: Tables) -> set[str]:
+        """Return those files that a row names, as where the same content came in again."""
         parts = [
-            f"EXISTS (SELECT 1 FROM {quoted(name)} x WHERE x.{quoted(column)} = :file)"
+            f"EXISTS (SELECT 1 FROM {quoted(name)} x WHERE x.{quoted(column)} = file)"
             for name, table in tables.items()
             for column, said in table.columns.items()
             if said.file
         ]
+        query = text(
+            "SELECT file FROM unnest(CAST(:files AS text[])) AS file"
+            f" WHERE {' OR '.join(parts) or 'false'}"
+        )
         async with self.session() as session:
-            query = text(f"SELECT {' OR '.join(parts) or 'false'}")
-            return bool(await session.scalar(query, {"file": stored_at}))
+            return set((await session.execute(query, {"files": list(files)})).scalars())
 
-    async def forget_file(self, stored_at: str) -> None:
-        """Forget a doomed file: it is gone, or has a row again."""
-        query = text("DELETE FROM doomed_file WHERE stored_at = :file")
+    async def forget_files(self, files: Sequence[str]) -> None:
+        """Forget doomed files: they are gone, or have a row again."""
+        query = text("DELETE FROM doomed_file WHERE stored_at = ANY(CAST(:files AS text[]))")
         async with self.session() as session:
-            await session.execute(query, {"file": stored_at})
+            await session.execute(query, {"files": list(files)})
 
     async def personal_in_ledger(self, most: int = 10) -> list[int]:
         """Return the numbers of ledger lines that look as if they held a personal value.

@@ -19,10 +19,10 @@ from sqlalchemy import text
 
 from clickpost.delivery import STOPPABLE
 from clickpost.errors import Restored, Unavailable
-from clickpost.store._base import Base, append
+from clickpost.store._base import Base, append, append_all
 from clickpost.store.database import url_of
 from clickpost.store.tables import Erasure
-from clickpost.store.tombstones import Head, Stamp, Tombstones
+from clickpost.store.tombstones import Buried, Head, Stamp, Tombstones
 from clickpost.store.treatments import quoted
 
 #: Seconds between two times that it is written, outside, how far the ledger is.
@@ -124,22 +124,30 @@ class Restores(Base):
         return Head(row.seq, row.hash)
 
     async def bury(self, row: Erasure, of: str, tombstones: Tombstones) -> None:
-        """Write an erasure's tombstone before any row goes; once, however often it is resumed.
+        """Write an erasure's tombstone, as `bury_all` does those of many."""
+        await self.bury_all([row], of, tombstones)
 
-        `of` is the table whose row the subject is. Raises Restored as `refuse_restored` does.
+    async def bury_all(self, rows: Sequence[Erasure], of: str, tombstones: Tombstones) -> None:
+        """Write erasures' tombstones before any row goes; once, however often they are resumed.
+
+        `of` is the table whose rows the subjects are. Raises Restored as `refuse_restored` does.
         """
-        if await asyncio.to_thread(tombstones.has, row.id):
+        has = await asyncio.to_thread(lambda: {row.id for row in rows if tombstones.has(row.id)})
+        new = [
+            Buried(row.id, row.action, row.policy, f"{of}:{row.subject}", row.digest)
+            for row in rows
+            if row.id not in has
+        ]
+        if not new:
             return
         head = await self._here(tombstones)
         async with self.session() as session:
             known = await session.scalar(text(_HOW_MANY))
         _compare(await asyncio.to_thread(tombstones.check), known or 0)
-        whom = (f"{of}:{row.subject}", row.digest)
-        number = await asyncio.to_thread(
-            tombstones.keep, row.id, row.action, row.policy, whom, head
-        )
+        number = await asyncio.to_thread(tombstones.keep_all, new, head)
+        told = [{"number": number, "erasure": one.erasure_id} for one in new]
         async with self.transaction() as session:
-            await append(session, "tombstone.kept", SUBJECT, {"number": number, "erasure": row.id})
+            await append_all(session, [("tombstone.kept", SUBJECT, facts) for facts in told])
 
     async def knows(self, head: Head) -> bool:
         """Say whether the ledger has this very line."""

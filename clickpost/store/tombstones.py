@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +42,17 @@ class Head:
 
     seq: int
     hash: str
+
+
+@dataclass(frozen=True)
+class Buried:
+    """Whose erasure a tombstone remembers: `subject` as TABLE:ID, the digest of an address."""
+
+    erasure_id: str
+    action: str
+    policy: str
+    subject: str
+    address: str | None
 
 
 class _Closed(BaseModel):
@@ -174,33 +185,39 @@ class Tombstones:
     def keep(
         self, erasure_id: str, action: str, policy: str, whom: tuple[str, str | None], head: Head
     ) -> int:
-        """Write the tombstone of an erasure, once, and return the number of lines.
+        """Write the tombstone of an erasure, as `keep_all` does those of many."""
+        return self.keep_all([Buried(erasure_id, action, policy, *whom)], head)
 
-        `whom` is the subject, as `TABLE:ID`, and the digest of the address; on disk is a digest
-        of either. It is on disk when this returns.
+    def keep_all(self, buried: Sequence[Buried], head: Head) -> int:
+        """Write the tombstones of erasures, each once, and return the number of lines.
+
+        On disk are digests of subject and address. They are on disk when this returns.
         """
         with self._locked():
             self._catch_up()
-            if erasure_id not in self._erasures:
-                subject, address = whom
-                self._append(
-                    kind="tombstone",
-                    erasure=erasure_id,
-                    action=action,
-                    policy=policy,
-                    subject=self._digest(subject),
-                    address=self._digest(f"address:{address}") if address else None,
-                    seq=head.seq,
-                    hash=head.hash,
-                )
+            new = [one for one in buried if one.erasure_id not in self._erasures]
+            if new:
+                self._append(*(self._stone(one, head) for one in new))
             self._write_mark(head)
             return self._number
+
+    def _stone(self, one: Buried, head: Head) -> dict[str, Any]:
+        return {
+            "kind": "tombstone",
+            "erasure": one.erasure_id,
+            "action": one.action,
+            "policy": one.policy,
+            "subject": self._digest(one.subject),
+            "address": self._digest(f"address:{one.address}") if one.address else None,
+            "seq": head.seq,
+            "hash": head.hash,
+        }
 
     def replayed(self, head: Head) -> None:
         """Write that all there is was done again in a database whose ledger is at `head`."""
         with self._locked():
             self._catch_up()
-            self._append(kind="replayed", seq=head.seq, hash=head.hash)
+            self._append({"kind": "replayed", "seq": head.seq, "hash": head.hash})
             self._write_mark(head)
 
     def advance(self, head: Head) -> None:
@@ -352,27 +369,33 @@ class Tombstones:
         held = base64.b64encode(self._known()).decode()
         sealed = self._vault.seal(_SEALED_AS, {"key": held})
         self._append(
-            kind="key",
-            secrets=base64.b64encode(sealed.secrets).decode(),
-            data_key=base64.b64encode(sealed.data_key).decode(),
-            key_id=sealed.key_id,
+            {
+                "kind": "key",
+                "secrets": base64.b64encode(sealed.secrets).decode(),
+                "data_key": base64.b64encode(sealed.data_key).decode(),
+                "key_id": sealed.key_id,
+            }
         )
 
-    def _append(self, **facts: Any) -> None:
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        said = {"number": self._number + 1, "at": at, "prev": self._prev, **facts}
-        said["mac"] = _mac(self._known(), said)
-        raw = _canonical(said) + b"\n"
-        _read(raw)  # What is not of the closed shape is never written.
+    def _append(self, *lines: Mapping[str, Any]) -> None:
+        """Write lines at the end, each chained to the one before; on disk when this returns."""
+        at, prev = datetime.now(UTC).isoformat(timespec="seconds"), self._prev
+        made = []
+        for number, facts in enumerate(lines, self._number + 1):
+            said = {"number": number, "at": at, "prev": prev, **facts}
+            said["mac"] = prev = _mac(self._known(), said)
+            made.append(_canonical(said) + b"\n")
+            _read(made[-1])  # What is not of the closed shape is never written.
         descriptor = os.open(self.file, os.O_WRONLY)
         try:
             os.ftruncate(descriptor, self._offset)  # Half a line of a writer that was killed.
             os.lseek(descriptor, 0, os.SEEK_END)
-            _write_all(descriptor, raw)
+            _write_all(descriptor, b"".join(made))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        self._take(raw)
+        for raw in made:
+            self._take(raw)
 
     def _raw_mark(self) -> Mark | None:
         if not self._marked.exists():

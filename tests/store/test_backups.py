@@ -174,7 +174,7 @@ async def test_a_kill_after_the_tombstone_loses_nothing(
         raise SystemExit
 
     with monkeypatch.context() as patched:
-        patched.setattr(erasing, "in_database", killed)
+        patched.setattr(erasing, "in_ours", killed)
         with pytest.raises(SystemExit):
             await erasing.carry_out(house, erasure_id)
     assert "ann@example.org" in await everything(store)
@@ -184,7 +184,7 @@ async def test_a_kill_after_the_tombstone_loses_nothing(
     with pytest.raises(Restored):
         await house.store.refuse_restored()
     with monkeypatch.context() as patched:
-        patched.setattr(erasing, "in_database", killed)
+        patched.setattr(erasing, "in_ours", killed)
         with pytest.raises(SystemExit):
             await replaying.replay(house)
     with pytest.raises(Restored):
