@@ -12,6 +12,7 @@ from typing import cast
 from clickpost import elsewhere
 from clickpost.certificate import BLOCKING, Outcome
 from clickpost.datamap import Gap, Schema
+from clickpost.elsewhere import Roots
 from clickpost.erasure import Action, State
 from clickpost.errors import ClickPostError, GuardTripped, InvalidInput, PolicyError
 from clickpost.logs import logger
@@ -19,7 +20,7 @@ from clickpost.policy import keeping
 from clickpost.policy.erasing import Erasure as ErasurePolicy
 from clickpost.policy.keeping import Keeping
 from clickpost.policy.load import BrokenPolicies, Report
-from clickpost.policy.privacy import TableMap
+from clickpost.policy.privacy import Retention, TableMap
 from clickpost.policy.source import Problem
 from clickpost.retention import Fate
 from clickpost.settings import Settings
@@ -28,8 +29,9 @@ from clickpost.store.elsewhere import Elsewhere, gaps_of, live
 from clickpost.store.erasing import Erasing
 from clickpost.store.erasing_elsewhere import ErasingElsewhere, erasing_of
 from clickpost.store.erasures import Erasures, Planned
-from clickpost.store.erasures_elsewhere import ErasuresElsewhere, remember
+from clickpost.store.erasures_elsewhere import ErasuresElsewhere, remember, sought
 from clickpost.store.purging import BATCH, Purging
+from clickpost.store.subjects import Subjects
 from clickpost.store.tables import Erasure
 from tasks._rounds import Progress, worked_out
 
@@ -77,15 +79,61 @@ class Reach:
         tables = self.known.databases[name]
         purging = Purging(self.erasures.engine, self.erasures.vault)
         async with Elsewhere.opened(name, purging) as there:
-            schema = await there.schema()
-            if gaps := await there.gaps(tables, schema):
-                raise PolicyError("; ".join(gaps))
-            retention = {
-                one.name: one for one in self.known.elsewhere.values() if one.database == name
-            }
+            schema = await _fitting(there, tables)
             action = cast("Action", self.row.action)
+            retention = _retention(self.known, name)
             one = erasing_of(self.policy, action, name, tables, retention, schema)
             yield ErasuresElsewhere(self.erasures, there), one
+
+
+async def _fitting(there: Elsewhere, tables: Mapping[str, TableMap]) -> Schema:
+    """Return the tables that there are; raise PolicyError where the map does not fit them."""
+    schema = await there.schema()
+    if gaps := await there.gaps(tables, schema):
+        raise PolicyError("; ".join(gaps))
+    return schema
+
+
+def _retention(known: Keeping, name: str) -> dict[str, Retention]:
+    """Return the retention policies about a database."""
+    return {one.name: one for one in known.elsewhere.values() if one.database == name}
+
+
+async def reading(
+    there: Elsewhere, known: Keeping, policy: ErasurePolicy, roots: Roots
+) -> ErasingElsewhere:
+    """Return by what rows are found there, for who only reads; raise as `_fitting` does."""
+    tables = known.databases[there.name]
+    schema = await _fitting(there, tables)
+    return ErasingElsewhere(
+        elsewhere.derived(policy, there.name, roots),
+        "erasure",
+        tables,
+        _retention(known, there.name),
+        schema,
+        database=there.name,
+        roots=roots,
+    )
+
+
+async def may_hold(settings: Settings, store: Store, digest: str) -> bool:
+    """Say whether a further database knows an address, by its digest; yes where one cannot tell."""
+    known = keeping.load(settings.policies)
+    key = await Subjects(store.engine, store.vault).subject_key()
+    for policy in (one for one in known.erasure.values() if one.digest is not None):
+        for name, tables in sorted(known.databases.items()):
+            if not elsewhere.is_about(policy, tables):
+                continue
+            roots = elsewhere.only(elsewhere.roots(policy, tables), "address")
+            try:
+                async with Elsewhere.opened(name, Purging(store.engine, store.vault)) as there:
+                    found = await reading(there, known, policy, roots)
+                    if any((await sought(there, found, {}, key, digest)).values()):
+                        return True
+            except ClickPostError as error:
+                log.warning("nobody can tell", database=name, error=type(error).__name__)
+                return True
+    return False
 
 
 def reach(settings: Settings, erasures: Erasures, row: Erasure, ours: Erasing) -> Reach:
@@ -166,13 +214,11 @@ async def fates(
         places = (f"{one}.{each}" for one, some in known.databases.items() for each in some)
         raise InvalidInput(f"unknown table {place!r} (known: {', '.join(sorted(places))})")
     async with Elsewhere.opened(name, Purging(store.engine, store.vault)) as there:
-        schema = await there.schema()
-        if gaps := await there.gaps(tables, schema):
-            raise PolicyError("; ".join(gaps))
+        schema = await _fitting(there, tables)
         about = [
             there.compiled(one, tables, schema)
-            for one in known.elsewhere.values()
-            if one.database == name and table in (one.data, *one.beside)
+            for one in _retention(known, name).values()
+            if table in (one.data, *one.beside)
         ]
         return await there.fates(table, row_id, about, at)
 

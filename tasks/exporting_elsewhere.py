@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from clickpost import elsewhere, exporting
-from clickpost.errors import PolicyError
+from clickpost.elsewhere import Roots
 from clickpost.exporting import Archive
 from clickpost.policy import keeping
-from clickpost.policy.keeping import Keeping
+from clickpost.policy.privacy import TableMap
 from clickpost.settings import Settings
 from clickpost.store.elsewhere import Elsewhere
 from clickpost.store.erasing_elsewhere import ErasingElsewhere
@@ -18,6 +19,7 @@ from clickpost.store.exporting import Exporting, Exports, Subject
 from clickpost.store.exporting_elsewhere import ExportingElsewhere
 from clickpost.store.purging import Purging
 from clickpost.store.subjects import Subjects
+from tasks.elsewhere import reading
 
 
 @dataclass
@@ -43,34 +45,20 @@ async def add(
         if not elsewhere.is_about(made.erasing.policy, tables):
             continue
         async with Elsewhere.opened(name, Purging(exports.engine, exports.vault)) as there:
-            reading = await _reading(there, known, made)
-            unled = elsewhere.unled(tables, reading.order)
+            found = await reading(there, known, made.erasing.policy, _roots(made, tables))
+            unled = elsewhere.unled(tables, found.order)
             if made.people is None and unled:
                 named = ", ".join(f"{name}.{one}" for one in unled)
                 added.left_out.append(f"Rows that nothing leads to a person from: {named}.")
-            await _add(exports, made, about, archive, there, reading, added)
+            await _add(exports, made, about, archive, there, found, added)
     return added
 
 
-async def _reading(there: Elsewhere, known: Keeping, made: Exporting) -> ErasingElsewhere:
-    """Return by what rows are found there; an account's are those that name the account itself."""
-    tables, schema = known.databases[there.name], await there.schema()
-    if gaps := await there.gaps(tables, schema):
-        raise PolicyError("; ".join(gaps))
+def _roots(made: Exporting, tables: Mapping[str, TableMap]) -> Roots:
+    """Return by what rows are found; an account's are those that name the account itself."""
     policy = made.erasing.policy
-    roots = elsewhere.roots(policy, tables)
-    if made.people is not None:
-        roots = elsewhere.only(roots, policy.of)
-    retention = {one.name: one for one in known.elsewhere.values() if one.database == there.name}
-    return ErasingElsewhere(
-        elsewhere.derived(policy, there.name, roots),
-        "erasure",
-        tables,
-        retention,
-        schema,
-        database=there.name,
-        roots=roots,
-    )
+    found = elsewhere.roots(policy, tables)
+    return found if made.people is None else elsewhere.only(found, policy.of)
 
 
 async def _add(
@@ -79,19 +67,19 @@ async def _add(
     about: Subject,
     archive: Archive,
     there: Elsewhere,
-    reading: ErasingElsewhere,
+    erasing: ErasingElsewhere,
     added: Added,
 ) -> None:
     ours = await ours_of(exports, made.erasing, about.id, about.digest)
     key = await Subjects(exports.engine, exports.vault).subject_key()
-    subjects = await sought(there, reading, ours, key, about.digest)
+    subjects = await sought(there, erasing, ours, key, about.digest)
     found = ExportingElsewhere(
-        there, reading, {table: sorted(keys) for table, keys in subjects.items()}
+        there, erasing, {table: sorted(keys) for table, keys in subjects.items()}
     )
     async with found.snapshot() as connection:
         for table in found.tables:
-            said, location = reading.tables[table], f"{there.name}.{table}"
-            section = exporting.section(table, said, found.columns(table), reading.retention)
+            said, location = erasing.tables[table], f"{there.name}.{table}"
+            section = exporting.section(table, said, found.columns(table), erasing.retention)
             archive.begin(replace(section, table=location))
             async for batch in found.rows(connection, table):
                 await asyncio.to_thread(archive.write, batch)

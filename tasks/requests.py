@@ -23,7 +23,7 @@ from clickpost.store.requests import Challenge, clocks_of, until_tomorrow
 from clickpost.store.tables import SubjectRequest
 from clickpost.telling import Event, Happening
 from connectors._letters import send_letter
-from tasks import _wiring
+from tasks import _wiring, elsewhere
 from tasks.doors import FLOW, key_of, parameters_of, status_url
 from tasks.exporting import link_of
 
@@ -49,7 +49,7 @@ async def handle(request_id: str) -> Handled:
     done = Step.WAIT
     while True:
         row = await house.store.request(request_id)
-        standing = await standing_of(house.store, rules, row)
+        standing = await standing_of(house.settings, house.store, rules, row)
         step = requests.next_step(standing)
         match step:
             case Step.CHALLENGE:
@@ -73,10 +73,14 @@ async def handle(request_id: str) -> Handled:
         done = step
 
 
-async def standing_of(store: Store, rules: Rules, row: SubjectRequest) -> Standing:
+async def standing_of(
+    settings: Settings, store: Store, rules: Rules, row: SubjectRequest
+) -> Standing:
     """Return what decides a request's next step."""
     kind, state = Kind(row.kind), State(row.state)
     known = True if state is not State.VERIFIED else await store.holds_anything(row)
+    if not known and row.address_digest is not None:
+        known = await elsewhere.may_hold(settings, store, row.address_digest)
     return Standing(
         kind=kind,
         state=state,

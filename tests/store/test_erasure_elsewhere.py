@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -32,6 +36,7 @@ from clickpost.store.tables import Erasure
 from deployments.postgres import Postgres
 from deployments.stack import refuse_unmapped
 from tasks import compliance as sweeping
+from tasks import elsewhere
 from tasks import erasing as work
 from tasks.erasing import Ended, Wanted
 from tests.conftest import database
@@ -258,6 +263,74 @@ async def test_a_receipt_whose_work_was_rolled_back_counts_for_nothing(
     counts = lines((await now_is(store, row)).outcomes)
     assert counts["shop.order_lines", "erased"] == 30
     assert ("shop", "unreachable") not in counts
+
+
+_KILLED = """
+import asyncio, sys
+from pathlib import Path
+from clickpost.settings import Settings
+from clickpost.store import Store
+from clickpost.store.erasures import Erasures
+from clickpost.store.vault import Vault
+from tasks import erasing as work
+
+async def main(url, home, policies, row_id):
+    settings = Settings(home=Path(home), database_url=url, policies=Path(policies))
+    store = await Store.open(url, Vault.of(settings))
+    erasures = Erasures(store.engine, store.vault)
+    row = await erasures.begin(row_id)
+    erasing = await work.loaded(settings, store, row.policy, row.action)
+    work.BATCH = 3
+    say = lambda rows: print(rows, flush=True)
+    await work.everywhere(settings, erasures, row, erasing, progress=say)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_killed_by_the_system_it_goes_on_and_counts_nothing_twice(
+    house: Settings, store: Store, there: str
+) -> None:
+    with psycopg.connect(there) as connection:
+        connection.execute("DELETE FROM invoices")
+        connection.execute(
+            "INSERT INTO addresses (customer_id, street) SELECT 1, 'Gone Street 1' "
+            "FROM generate_series(1, 100)"
+        )
+    row = await planned(store, house, "req_ann")
+    await Erasures(store.engine, store.vault).approve(row.id, "engine")
+    url = house.database_url.get_secret_value() if house.database_url else ""
+    command = [sys.executable, "-c", _KILLED, url, str(house.home), str(house.policies), row.id]
+    for wanted in (7, 15):
+        process = await asyncio.to_thread(
+            subprocess.Popen, command, stdout=subprocess.PIPE, text=True, cwd=PROJECT
+        )
+        assert process.stdout is not None
+        for _ in range(wanted):
+            await asyncio.to_thread(process.stdout.readline)
+        os.kill(process.pid, signal.SIGKILL)
+        await asyncio.to_thread(process.wait)
+        process.stdout.close()
+    [(left,)] = rows(there, "SELECT count(*) FROM addresses WHERE customer_id = 1")
+    assert 0 < left < 104
+    done = await carried_out(store, house, await now_is(store, row))
+    assert done.state == "complete", done.said
+    counts = lines((await now_is(store, row)).outcomes)
+    assert counts["shop.addresses", "erased"] == 104
+    assert counts["shop.order_lines", "erased"] == 30
+    assert counts["shop.orders", "erased"] == 10
+    assert [word for word in shop.PERSONAL[:-2] if word in everything(there)] == []
+
+
+async def test_somebody_of_whom_only_another_database_knows_is_not_told_that_nothing_is_held(
+    house: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await store.address_digest(" ANN.Gone@example.ORG")
+    nobody = await store.address_digest("nobody@example.org")
+    assert await elsewhere.may_hold(house, store, ann)
+    assert not await elsewhere.may_hold(house, store, nobody)
+    monkeypatch.delenv("CLICKPOST_DATABASE_SHOP")
+    assert await elsewhere.may_hold(house, store, nobody), "nobody can tell"
 
 
 async def test_who_is_erased_here_while_it_is_away_is_found_there_later(

@@ -198,7 +198,7 @@ async def test_a_business_account_needs_its_owner_or_somebody_who_looks(
     )
     assert found.authority is not None
     rules = requesting.load(house.settings.policies)
-    standing = await requests.standing_of(house.store, rules, found)
+    standing = await requests.standing_of(house.settings, house.store, rules, found)
     assert next_step(standing) is Step.CARRY_OUT
 
 
