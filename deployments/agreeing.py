@@ -308,8 +308,12 @@ def _said(schedule: Any) -> str:
         case IntervalSchedule():
             return f"every {schedule.interval} ({schedule.timezone})"
         case RRuleSchedule():
-            return f"rrule {schedule.rrule} ({schedule.timezone})"
+            return f"rrule {_GIVEN_START.sub('', schedule.rrule)} ({schedule.timezone})"
     return "none"
+
+
+#: Prefect writes a start before a rule that has none: 2020, or a recent one where it comes often.
+_GIVEN_START = re.compile(r"\ADTSTART:(20200101T000000\n|\d{8}T\d{6}\n(?!RRULE:))")
 
 
 def _plain(trigger: Any) -> dict[str, Any]:

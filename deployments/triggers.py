@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -271,7 +272,7 @@ def schedule_of(when: ByCron | ByInterval | ByRule) -> Schedule:
         case ByInterval():
             return IntervalSchedule(interval=when.every, timezone=when.zone)
         case ByRule():
-            return RRuleSchedule(rrule=when.rrule, timezone=when.zone)
+            return RRuleSchedule(rrule=when.rrule.removeprefix("RRULE:"), timezone=when.zone)
 
 
 def event_trigger_of(when: OnEvent | OnAbsence | OnWebhook) -> EventTrigger:
@@ -429,6 +430,13 @@ def _unschedulable(source: Source, when: ByCron | ByInterval | ByRule) -> Iterat
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
         yield source.problem(("when", key), f"cannot be followed: {said}")
+    if isinstance(when, ByRule) and _COUNTS.search(when.rrule):
+        said = "COUNT counts from a DTSTART, and there is none: it would have ended long ago"
+        yield source.problem(("when", key), said)
+
+
+#: A rule without a start begins in 2020 for Prefect.
+_COUNTS = re.compile(r"\A(?!.*\bDTSTART\b).*\bCOUNT=", re.IGNORECASE | re.DOTALL)
 
 
 def _unknown(source: Source, place: Path_, what: str, word: str, known: Iterable[str]) -> Problem:

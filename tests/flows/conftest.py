@@ -16,6 +16,7 @@ import imageio_ffmpeg
 import pytest
 import pytest_asyncio
 
+from benchmarks import _places
 from clickpost.delivery import SETTLED
 from clickpost.draft import MediaItem, PostFile
 from clickpost.media import Cache
@@ -143,9 +144,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         receivers="127.0.0.1",
     )
     made = Stack(settings)
-    made.up(sandbox=True)
-    yield made
-    made.down()
+    with pytest.MonkeyPatch.context() as patched:  # The worker reads a mailbox's credentials there.
+        patched.setenv("CLICKPOST_MAILBOX_STACK_USER", _places.USER)
+        patched.setenv("CLICKPOST_MAILBOX_STACK_PASSWORD", _places.PASSWORD)
+        made.up(sandbox=True)
+        yield made
+        made.down()
 
 
 @pytest_asyncio.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from prefect._internal.schemas.validators import normalize_schedule_rrule
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.events.schemas.automations import Posture
 
@@ -20,7 +21,7 @@ from clickpost.policy.source import Source, read
 from clickpost.policy.triggers import ARRIVALS, Trigger, trigger_hash
 from clickpost.settings import PROJECT
 from clickpost.triggers import APPROVAL
-from deployments import queues
+from deployments import agreeing, queues
 from deployments.agreeing import Policies, warnings_of
 from deployments.triggers import FLOWS, KEEPERS, Automatic, Deployed, faults, wanted_of
 
@@ -169,6 +170,11 @@ WRONG = [
         id="rule",
     ),
     pytest.param(
+        DAILY.replace('cron: "0 3 * * *"', "rrule: FREQ=DAILY;COUNT=5"),
+        [f"{FILE}:4:8: when.rrule: COUNT counts from a DTSTART, and there is none"],
+        id="rule that has ended",
+    ),
+    pytest.param(
         DAILY.replace("check-drift", "chek-drift"),
         [f"{FILE}:5:1: run: there is no flow 'chek-drift'"],
         id="flow",
@@ -307,6 +313,25 @@ def test_a_schedule_keeps_its_zone(when: str, schedule: object) -> None:
     [one] = wanted(HEAD + f"when: {when}\nrun: check-drift\n")
     assert isinstance(one, Deployed)
     assert (one.full_name, one.schedule) == ("check-drift/parrot", schedule)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "FREQ=MONTHLY;BYDAY=1MO;BYHOUR=9",
+        "RRULE:FREQ=WEEKLY;INTERVAL=2",
+        "FREQ=MINUTELY;INTERVAL=7",
+        r"DTSTART:20270101T090000\nRRULE:FREQ=DAILY;COUNT=5",
+        r"DTSTART:20270101T090000\nRRULE:FREQ=MINUTELY",
+    ],
+)
+def test_a_rule_that_prefect_gave_a_start_is_the_same_rule(rule: str) -> None:
+    [one] = wanted(HEAD + f'when: {{rrule: "{rule}", zone: Asia/Tokyo}}\nrun: check-drift\n')
+    kept = normalize_schedule_rrule(one.schedule)
+    assert "DTSTART" in kept.rrule
+    assert agreeing._said(kept) == agreeing._said(one.schedule)
+    other = one.schedule.model_copy(update={"rrule": kept.rrule.replace("T090000", "T100000")})
+    assert (agreeing._said(other) == agreeing._said(kept)) is ("T090000" not in rule)
 
 
 def test_an_interval_is_one() -> None:
