@@ -98,7 +98,7 @@ class _Look:
                 take = not first or self.when.first == "all"
                 return await self._noted(feed.marks, feed.entries, take=take)
             case ByFolder():
-                there = await asyncio.to_thread(_complete, self.when, now)
+                there = await asyncio.to_thread(complete, self.when, now)
                 return await self._noted({}, there)
             case ByMailbox():
                 return await self._mails(self.when, marks, first=first)
@@ -257,7 +257,7 @@ def _put_away(folder: Path, name: str, files: Mapping[str, object], row: Arrival
     _folder.put_away(folder, dict.fromkeys(names), into, row.id, row.reason or "")
 
 
-def _complete(when: ByFolder, now: datetime) -> list[Arrived]:
+def complete(when: ByFolder, now: datetime) -> list[Arrived]:
     """Return what of a folder is complete, with all that belongs to it."""
     folder = Path(when.folder)
     files = _folder.files(folder)
