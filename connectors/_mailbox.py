@@ -58,6 +58,15 @@ def fetch(settings: Settings, is_wanted: Callable[[Head], bool]) -> list[Fetched
         return [Fetched(one.uid, one.obj.as_bytes(), seen[one.uid]) for one in whole if one.uid]
 
 
+def look(settings: Settings) -> None:
+    """Sign in and choose the folder, no more.
+
+    Blocks, and raises as `fetch` does.
+    """
+    with _opened(settings):
+        return
+
+
 def leave(settings: Settings, uids: Sequence[str]) -> None:
     """Take handled mails out of the mailbox, or mark them as read where they are to be kept.
 

@@ -14,14 +14,15 @@ import httpx
 import imageio_ffmpeg
 
 import connectors
-from clickpost.errors import PolicyError
+from clickpost.errors import ClickPostError, PolicyError
 from clickpost.policy.load import check, load_platforms
 from clickpost.policy.shape import PlatformPolicy
 from clickpost.settings import Settings
 from clickpost.store import Store, address
 from clickpost.store.database import versions
 from clickpost.store.tables import Connection
-from deployments import health
+from connectors import _mailbox
+from deployments import health, logfiles
 from deployments.health import MOST_SKEW, Part
 from tasks import watching
 
@@ -30,9 +31,10 @@ _PATIENCE = 5.0
 
 async def look(settings: Settings) -> list[Part]:
     """Return how every part is."""
-    alone = [disk, master_key, policies, ffmpeg]
-    parts = [one for made in alone for one in await asyncio.to_thread(_guarded, made, settings)]
-    return [*await _database(settings), *await _prefect(settings), *await gateway(settings), *parts]
+    alone = [disk, logs, master_key, policies, ffmpeg, mailbox]
+    told = [asyncio.to_thread(_guarded, made, settings) for made in alone]
+    asked = [_database(settings), _prefect(settings), gateway(settings)]
+    return [one for parts in await asyncio.gather(*asked, *told) for one in parts]
 
 
 def _guarded(made: Callable[[Settings], Part], settings: Settings) -> list[Part]:
@@ -172,6 +174,31 @@ async def _answers(name: str, base: str, do: str) -> Part:
 def disk(settings: Settings) -> Part:
     """Say whether there is room."""
     return health.disk(settings)
+
+
+def logs(settings: Settings) -> Part:
+    """Say how much room the log files of this machine take, and whether somebody packs them."""
+    found, wanted = logfiles.size(settings.home), logfiles.rules(settings.policies)
+    says = f"{found.bytes / 1_000_000:.1f} MB in {found.files} files"
+    if found.largest > logfiles.NEGLECTED * wanted.rotate_at:
+        says += f", one of {found.largest / 1_000_000:.0f} MB"
+        return Part(
+            "logs", False, says, "a worker packs them (clickpost up), if it may write there"
+        )
+    return Part("logs", True, says)
+
+
+def mailbox(settings: Settings) -> Part:
+    """Say whether the mailbox for people's requests lets us in, where one is named."""
+    if settings.imap_host is None:
+        do = "CLICKPOST_IMAP_HOST, where people's requests shall come by mail"
+        return Part("mailbox", True, "none is named", do)
+    try:
+        _mailbox.look(settings)
+    except ClickPostError as error:
+        do = "look at the mail server, then at CLICKPOST_IMAP_*"
+        return Part("mailbox", False, str(error), do)
+    return Part("mailbox", True)
 
 
 def master_key(settings: Settings) -> Part:

@@ -29,6 +29,11 @@ jit = off
 autovacuum_naptime = 60s
 log_min_messages = warning
 """
+#: Errors without their detail and statement, which may hold values of rows.
+_QUIET = """
+log_error_verbosity = terse
+log_min_error_statement = panic
+"""
 _FAST = """
 fsync = off
 synchronous_commit = off
@@ -68,6 +73,8 @@ class Postgres:
                     self._server.ensure_pgdata_inited()
                 if first or "Written by ClickPost" not in self._read("postgresql.conf"):
                     self._append("postgresql.conf", self._config)
+                if _QUIET not in self._read("postgresql.conf"):  # Made by an earlier version.
+                    self._append("postgresql.conf", _QUIET)
                 self._run()
         except (subprocess.SubprocessError, AssertionError, OSError) as error:
             raise Unavailable(f"PostgreSQL did not start: {self._why(error)}") from None

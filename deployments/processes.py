@@ -19,8 +19,6 @@ import psutil
 
 from clickpost.errors import Unavailable
 
-_LOG_LIMIT = 10_000_000
-
 
 @dataclass(frozen=True)
 class Part:
@@ -61,9 +59,7 @@ class Processes:
             refuse_taken(part)
         self._no_orphans(part.name)
         log = self.logs / f"{part.name}.log"
-        if log.exists() and log.stat().st_size > _LOG_LIMIT:
-            log.replace(log.with_suffix(".log.1"))
-        with log.open("ab") as out:
+        with log.open("ab") as out:  # Appended to, so that it can be emptied while it runs.
             process = subprocess.Popen(
                 part.command,
                 stdin=subprocess.DEVNULL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from clickpost.policy.folder import Kind
 from clickpost.policy.load import Report
 from clickpost.policy.privacy import Basis, Limit
 from clickpost.policy.shape import Facts, LastingSpan, Url, Words
-from clickpost.policy.units import Day
+from clickpost.policy.units import Bytes, Day
 
 #: The one policy that there is: its file's name, and what a purge calls it.
 NAME = "prefect_history"
@@ -39,6 +39,23 @@ class Keep(Facts):
         }
 
 
+class LogFiles(Facts):
+    """How large and how old the files become in which our processes log, on each machine.
+
+    That is no dry run, ever: lines hold ids only, and a full disk stops everything.
+    """
+
+    rotate_at: Annotated[Bytes, Field(ge=10_000)] = Field(
+        10_000_000, description="A file of this size is packed, and begun anew, e.g. 10 MB."
+    )
+    rotate_after: LastingSpan = Field(
+        timedelta(days=7), description="So is one that was begun so long ago, e.g. 7 d."
+    )
+    keep_for: LastingSpan = Field(
+        timedelta(days=30), description="What was packed so long ago is deleted, e.g. 30 d."
+    )
+
+
 class History(Facts):
     """How long what Prefect remembers is kept, and why."""
 
@@ -46,6 +63,10 @@ class History(Facts):
     name: Literal["prefect_history"] = Field(description="The file's name.")
     title: Words = Field(description="What it is about, for operators.")
     keep: Keep = Field(description="How long each kind is kept, from when it ended or happened.")
+    log_files: LogFiles = Field(
+        default_factory=LogFiles,
+        description="The log files of worker, Prefect, gateway and database on each machine.",
+    )
     why: Words = Field(description="What it is kept for, for people.")
     basis: Basis = Field(description="On which legal basis.")
     cite: Words = Field(description="The law, the contract or the terms that say so.")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -16,6 +17,7 @@ from clickpost.telling import Event, Happening
 from deployments import checkup, health
 from deployments.health import Part
 from tests.gateway.conftest import Prefect
+from tests.mailserver import MailServer
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +70,39 @@ async def test_each_fault_is_found(
     assert (await wrong_names(broken))["policies"][1] == "clickpost policy check"
 
 
+async def test_a_mailbox_that_does_not_let_us_in_is_told(
+    settings: Settings, store: Store, prefect: Prefect
+) -> None:
+    async with MailServer().running() as server:
+        named = settings.model_copy(
+            update={
+                "imap_host": "127.0.0.1",
+                "imap_port": server.port,
+                "imap_security": "none",
+                "imap_user": server.user,
+                "imap_password": SecretStr(server.password),
+            }
+        )
+        assert await wrong(named) == {}
+        other = named.model_copy(update={"imap_password": SecretStr("canary")})
+        found = await wrong(other)
+    assert found.keys() == {"mailbox"}
+    assert "CLICKPOST_IMAP_" in found["mailbox"][1]
+    assert "canary" not in str(found)
+    assert (await wrong(named)).keys() == {"mailbox"}  # The server is away.
+
+
+async def test_logs_that_nobody_packs_are_told(
+    settings: Settings, store: Store, prefect: Prefect
+) -> None:
+    (settings.home / "logs").mkdir()
+    with (settings.home / "logs" / "worker.log").open("wb") as file:
+        file.truncate(31_000_000)
+    [(says, do)] = (await wrong(settings)).values()
+    assert says == "31.0 MB in 1 files, one of 31 MB"
+    assert "clickpost up" in do
+
+
 async def test_a_key_that_others_read_is_told(
     settings: Settings, store: Store, prefect: Prefect
 ) -> None:
@@ -84,8 +119,6 @@ async def wrong_names(settings: Settings) -> dict[str, tuple[str, str]]:
 async def test_tables_of_another_version_are_told(
     empty_database_url: str, settings: Settings, prefect: Prefect
 ) -> None:
-    from pydantic import SecretStr
-
     old = settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
     found = await wrong_names(old)
     assert found["tables"][1].startswith("clickpost up")
@@ -94,8 +127,6 @@ async def test_tables_of_another_version_are_told(
 async def test_prefect_and_database_away_hide_nothing_else(
     settings: Settings, prefect: Prefect
 ) -> None:
-    from pydantic import SecretStr
-
     prefect.fails = httpx.ConnectError("down")
     away = SecretStr("postgresql://127.0.0.1:9/x")
     found = await wrong_names(settings.model_copy(update={"database_url": away}))
