@@ -316,7 +316,7 @@ def rows_of(row: Erasure) -> list[dict[str, object]]:
     lines += [("outcome", one, one["outcome"]) for one in row.outcomes]
     return [
         {
-            "": stage,
+            "stage": stage,
             "where": one["location"],
             "what": one["what"],
             "then": then,
