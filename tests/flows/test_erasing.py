@@ -30,6 +30,6 @@ async def test_an_erasure_is_a_run_that_names_nobody(house: House) -> None:
     body = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
     [artifact] = house.api("POST", "/artifacts/filter", json=body)
     lines = json.loads(artifact["data"])
-    assert {"plan", "outcome"} == {one[""] for one in lines}
+    assert {"plan", "outcome"} == {one["stage"] for one in lines}
     logs = house.api("POST", "/logs/filter", json={"limit": 200})
     assert not [word for word in PERSONAL if word in json.dumps([artifact, logs, run, early])]
