@@ -23,7 +23,9 @@ from tasks.erasing import Ended, Wanted
 
 @guarded
 def plan(
-    subject: str = typer.Argument(..., help="The id of the member, or of the workspace."),
+    subject: str = typer.Argument(
+        ..., help="The id of the member, of the connected account, or of the workspace."
+    ),
     account: bool = typer.Option(False, "--account", help="A whole workspace, not a person."),
     anonymize: bool = typer.Option(False, "--anonymize", help="Rows stay, and lead to nobody."),
     takedown: bool = typer.Option(False, "--takedown", help="Take published posts down as well."),
@@ -34,7 +36,8 @@ def plan(
     if takedown and (anonymize or not account):
         raise InvalidInput("--takedown: only with --account, and where rows go")
     action: Action = "anonymization" if anonymize else "erasure"
-    wanted = Wanted("account" if account else "person", subject, action, takedown=takedown)
+    policy = "account" if account else policy_of(subject)
+    wanted = Wanted(policy, subject, action, takedown=takedown)
     row, why = _house.run(_planned(_house.settings(), wanted, actor(name)))
     if as_json:
         show_json({"erasure": row.id, "state": row.state, "plan": row.plan, "approval": why})
@@ -42,6 +45,11 @@ def plan(
     _show(erasing.rows_of(row))
     out.print(Text(f"{row.id} is {row.state}" + (f"; {why}" if why else "")), soft_wrap=True)
     out.print(Text(f"to carry it out: clickpost privacy erase {row.id}"), soft_wrap=True)
+
+
+def policy_of(subject: str) -> str:
+    """Return the policy that is about whom an id names: a connected account, else a person."""
+    return "connection" if subject.startswith("conn_") else "person"
 
 
 async def _planned(given: Settings, wanted: Wanted, by: str) -> tuple[Erasure, str | None]:

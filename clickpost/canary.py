@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-#: The workspace of all canaries, and what the ledger knows their runs by.
-WORKSPACE, SUBJECT = "ws_canary", "canary"
+#: What the ledger knows the runs of canaries by.
+SUBJECT = "canary"
 _LETTERS = "bcdfghjklmnpqrstvwxz0123456789"
 _LONG = 20
 

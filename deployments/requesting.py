@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from clickpost.store import Store
 from clickpost.store.certificates import Certificates
 from clickpost.store.database import is_away
 from clickpost.store.requests import clocks_of
-from clickpost.store.tables import SubjectRequest
+from clickpost.store.tables import Certificate, SubjectRequest
 from deployments._guard import GENUINE
 from deployments.hooks import Doorkeeper
 from deployments.pages import FIELD, Browser, message, page
@@ -76,7 +77,14 @@ class Requests:
                 "Look at the letter again: a code has twenty letters and digits.",
                 status=404,
             )
-        return page("request.html", **self._told(row))
+        proofs = await self._proofs(row)
+        return page("request.html", **self._told(row), proofs=range(1, len(proofs) + 1))
+
+    async def _proofs(self, row: SubjectRequest) -> Sequence[Certificate]:
+        """Return the certificates of a request that is done: one for each account it named."""
+        if row.certificate_id is None:
+            return ()
+        return await Certificates(self._store.engine, self._store.vault).certificates_of(row.id)
 
     def _told(self, row: SubjectRequest) -> dict[str, Any]:
         rules = requesting.load(self._settings.policies)
@@ -94,16 +102,21 @@ class Requests:
             "says": f"{ground.says} ({ground.cite})" if ground else None,
             "note": row.note if closed else None,
             "complain": law.complain if closed else None,
-            "certificate": row.certificate_id and f"/requests/{row.code}/certificate",
+            "certificate": f"/requests/{row.code}/certificate",
         }
 
     async def certificate(self, request: Request) -> Response:
-        """Give the signed certificate of a request to whoever has its code."""
+        """Give the signed certificate of a request to whoever has its code.
+
+        Of several the one whose `number` is asked for, else the newest.
+        """
         row = await self._of_code(request.path_params["code"])
-        if row is None or row.certificate_id is None:
+        proofs = await self._proofs(row) if row else ()
+        number = request.query_params.get("number", str(len(proofs)))
+        known = {str(place): one for place, one in enumerate(proofs, 1)}
+        if number not in known:
             return PlainTextResponse("Not found.\n", 404)
-        store = Certificates(self._store.engine, self._store.vault)
-        found = await store.certificate(row.certificate_id)
+        found = known[number]
         name = f"attachment; filename={found.id}.json"
         return Response(
             found.document, media_type="application/json", headers={"Content-Disposition": name}

@@ -30,7 +30,8 @@ def pots_of(store: Store, connection: Connection, policy: PlatformPolicy) -> tup
 
 def _holders_of(store: Store, connection: Connection, policy: PlatformPolicy) -> Holders:
     app = None
-    if any(one.per == "app" for one in policy.budget):
+    has_tokens = bool(connection.data_key)  # They go with a grant that its owner took back.
+    if has_tokens and any(one.per == "app" for one in policy.budget):
         app = store.opened(connection).secrets.get("client_id")
     account = connection.remote_id or connection.id
     return budget.holders_of(connection.platform, connection.api_base, account, app)

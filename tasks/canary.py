@@ -19,15 +19,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from sqlalchemy.exc import SQLAlchemyError
 
-from clickpost import canary
-from clickpost.canary import WORKSPACE, Looked, Marks, Trace, address_of, name_of
+from clickpost import canary, ids
+from clickpost.canary import Looked, Marks, Trace, address_of, name_of
 from clickpost.draft import MediaItem, PostFile
 from clickpost.errors import ClickPostError, Conflict, GuardTripped
 from clickpost.logs import logger
 from clickpost.people import ENGINE
 from clickpost.requests import CLOSED, Door, Kind, State
 from clickpost.store import NewConnection, Store
-from clickpost.store.canaries import Cage, look
+from clickpost.store.canaries import Cage, flights, look, write_down
 from clickpost.store.database import engine_of
 from clickpost.store.erasures import Erasures
 from clickpost.store.members import NewTicket
@@ -55,14 +55,8 @@ class Canary:
 
     marks: Marks
     born_at: datetime
+    workspace: str
     person: str
-
-
-def cage(house: House) -> Cage:
-    """Return the store as it is within the canaries' workspace."""
-    made = Cage(house.store.engine, house.store.vault)
-    made.policies = house.store.policies
-    return made
 
 
 async def begin() -> Canary:
@@ -79,42 +73,43 @@ async def begin() -> Canary:
 
 
 async def _clear(house: House) -> None:
-    """Erase what a canary left whose run was cut short; nobody can look for its marks any more."""
-    store = cage(house)
-    if await store.is_empty():
-        return
-    await store.let_law_go()
-    wanted = Wanted("account", WORKSPACE)
-    row, _ = await erasing.plan(house.settings, store, wanted)
-    if row.state == "planned":
-        await Erasures(store.engine, store.vault).approve(row.id, ENGINE)
-    await _carried_out(house, row.id)
-    await store.write_down("failed", {"why": "its run was cut short"})
+    """Erase what canaries left whose runs were cut short; their marks nobody knows any more."""
+    planted = [one for one in await flights(house.store.engine) if one.became == "planted"]
+    for one in planted:
+        store = Cage.at(house.store, str(one.facts["workspace"]))
+        if not await store.is_there():
+            continue
+        await store.let_law_go()
+        row, _ = await erasing.plan(house.settings, store, Wanted("account", store.home))
+        if row.state == "planned":
+            await Erasures(store.engine, store.vault).approve(row.id, ENGINE)
+        await _carried_out(house, row.id)
+        await store.clear_away()
+        await write_down(store, "failed", {"why": "its run was cut short"})
 
 
 async def _planted(house: House) -> Canary:
     """Create a person and their business, with all that belongs to such; it publishes nothing."""
     marks, born_at = Marks.new(), datetime.now(UTC)
-    store = cage(house)
+    store = Cage.at(house.store, ids.new("ws"))
     await store.furnish(name_of(marks.account))
     person = await _member(store, marks.person, "publisher")
     owner = await _member(store, marks.account, "owner")
     await _known_of(house, store, person, marks.person)
     await _business(house, store, marks)
     await _mentioned(store, owner, marks)
-    await store.write_down("planted", {})
-    return Canary(marks, born_at, person.id)
+    return Canary(marks, born_at, store.home, person.id)
 
 
 async def _member(store: Cage, mark: str, role: str) -> Member:
-    return await store.add_member(WORKSPACE, address_of(mark), name_of(mark), role, ENGINE)
+    return await store.add_member(store.home, address_of(mark), name_of(mark), role, ENGINE)
 
 
 async def _known_of(house: House, store: Cage, person: Member, mark: str) -> None:
     """Write all that is known of a person: consents, wishes, a ticket with a file, usage."""
     await store.give_consent(person.id, "news", "1", ENGINE)
     await store.prefer(person.id, "*", "email", wanted=False, by=ENGINE)
-    asked = NewTicket(WORKSPACE, f"{mark} asks", f"I am {mark}", address_of(mark), person.id)
+    asked = NewTicket(store.home, f"{mark} asks", f"I am {mark}", address_of(mark), person.id)
     ticket = await store.open_ticket(asked, ENGINE)
     content = f"a letter of {mark}".encode()
     path = house.settings.media_root / "attachments" / f"{sha256(content).hexdigest()}.txt"
@@ -134,7 +129,7 @@ async def _business(house: House, store: Cage, marks: Marks) -> None:
     mark = marks.account
     new = NewConnection(
         _PLATFORM,
-        WORKSPACE,
+        canary.SUBJECT,
         _SERVER,
         {"access_token": mark},
         handle=mark,
@@ -171,7 +166,7 @@ def _picture(path: Path, mark: str) -> None:
 async def _mentioned(store: Cage, owner: Member, marks: Marks) -> None:
     """Let somebody else write about the person: their names have to go from there too."""
     said = f"{name_of(marks.person)} <{address_of(marks.person)}> has left us"
-    asked = NewTicket(WORKSPACE, "A colleague", said, owner.email, owner.id)
+    asked = NewTicket(store.home, "A colleague", said, owner.email, owner.id)
     await store.open_ticket(asked, ENGINE)
 
 
@@ -189,7 +184,7 @@ async def ask(flying: Canary, *, account: bool) -> str:
         address=address_of(mark),
         details=f"{mark} wants to be forgotten",
         account=account,
-        workspace_id=WORKSPACE,
+        workspace_id=flying.workspace,
         once=f"canary:{secrets.token_hex(16)}",
     )
     row, _ = await doors.receive(house.settings, house.store, asked)
@@ -237,13 +232,13 @@ async def _certified(house: House, request_id: str) -> SubjectRequest:
 
 async def _let_law_go(house: House, flying: Canary) -> None:
     """Erase what a law holds of people, too: a canary is none."""
-    await cage(house).let_law_go()
+    await Cage.at(house.store, flying.workspace).let_law_go()
     for row in await _parked(house, flying):
         await _carried_out(house, row.id)
 
 
 async def _parked(house: House, flying: Canary) -> list[Erasure]:
-    rows = await Erasures(house.store.engine, house.vault).about(flying.person, WORKSPACE)
+    rows = await Erasures(house.store.engine, house.vault).about(flying.person, flying.workspace)
     return [one for one in rows if one.state == "parked"]
 
 
@@ -293,7 +288,10 @@ async def look_everywhere(flying: Canary) -> Looked:
     await _let_law_go(house, flying)
     found = await _look_in_tables(house, *flying.marks.all)
     files = await asyncio.to_thread(_look_in_files, house, flying)
-    return await _but_for_what_is_held(house, flying, found + files)
+    looked = await _but_for_what_is_held(house, flying, found + files)
+    if not await _parked(house, flying):
+        await Cage.at(house.store, flying.workspace).clear_away()
+    return looked
 
 
 async def _but_for_what_is_held(house: House, flying: Canary, looked: Looked) -> Looked:
@@ -329,17 +327,24 @@ def _look_in_files(house: House, flying: Canary) -> Looked:
 
 
 def _files(house: House) -> Iterator[tuple[Path, Path]]:
-    """Yield all files of the house, but for those of the database server, whose tables we read."""
+    """Yield all files of the house, but for those of the database, whose tables are read."""
     given = house.settings
     roots = {one.resolve() for one in (given.home, given.media_root, given.tombstones_root)}
     for root in sorted(roots):
         if any(other != root and root.is_relative_to(other) for other in roots):
             continue
-        data = root / "postgres"
         for path in root.rglob("*"):
-            is_data = path.is_relative_to(data) and path != data / "log"
-            if path.is_file() and not path.is_symlink() and not is_data:
+            if path.is_file() and not path.is_symlink() and not _is_database(root, path):
                 yield root, path
+
+
+def _is_database(root: Path, path: Path) -> bool:
+    """Say whether a file is one in which the embedded server keeps tables; its log is none."""
+    data = root / "postgres"
+    if not path.is_relative_to(data):
+        return False
+    first = path.relative_to(data).parts[0]
+    return first in ("base", "global") or first.startswith("pg_")
 
 
 def _holds(path: Path, wanted: re.Pattern[bytes]) -> bool:
@@ -357,7 +362,7 @@ def _holds(path: Path, wanted: re.Pattern[bytes]) -> bool:
 async def record(looked: Looked) -> None:
     """Write down what a look came to; where the canary was found somebody is told."""
     house = await _wiring.house()
-    await cage(house).write_down("searched", looked.as_facts())
+    await write_down(house.store, "searched", looked.as_facts())
     if looked.traces:
         await _tell(house.store, canary.said(looked))
 
@@ -366,7 +371,7 @@ async def record_failure(error: ClickPostError) -> None:
     """Write down that a canary could not be erased, and tell somebody."""
     house = await _wiring.house()
     why = f"{type(error).__name__}: {error}"
-    await cage(house).write_down("failed", {"why": why})
+    await write_down(house.store, "failed", {"why": why})
     await _tell(house.store, f"the canary could not be erased: {why}")
 
 

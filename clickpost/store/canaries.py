@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import delete, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import col, select
 
 from clickpost import ids
-from clickpost.canary import SUBJECT, WORKSPACE, Flight, Looked, Trace
+from clickpost.canary import SUBJECT, Flight, Looked, Trace
 from clickpost.store import Store
 from clickpost.store._base import append, now
 from clickpost.store.tables import (
@@ -37,21 +36,32 @@ _TABLES = text(
 
 
 class Cage(Store):
-    """The store as it is within the canaries' own workspace: what comes in belongs to that."""
+    """The store as it is within a canary's own workspace: what comes in belongs to that."""
+
+    home: str
+
+    @classmethod
+    def at(cls, other: Store, workspace_id: str) -> Cage:
+        """Return that of one canary, beside an open store."""
+        made = cls.beside(other)
+        made.home = workspace_id
+        return made
 
     async def workspace_id(self) -> str:
-        """Return the canaries' workspace."""
-        return WORKSPACE
+        """Return the canary's workspace."""
+        return self.home
 
     async def furnish(self, name: str) -> None:
-        """Make the workspace, or give it a new name: an erasure leaves its row, without one."""
-        made = (
-            insert(Workspace)
-            .values(id=WORKSPACE, name=name, approval=False, created_at=now())
-            .on_conflict_do_update(index_elements=["id"], set_={"name": name})
-        )
+        """Make the workspace, and write down that a canary lives there."""
+        async with self.transaction() as session:
+            session.add(Workspace(id=self.home, name=name, approval=False, created_at=now()))
+            await session.flush()
+            await append(session, "canary.planted", SUBJECT, {"workspace": self.home})
+
+    async def clear_away(self) -> None:
+        """Delete the bare row that an erasure leaves of a workspace: nobody refers to it."""
         async with self.session() as session:
-            await session.execute(made)
+            await session.execute(delete(Workspace).where(col(Workspace.id) == self.home))
 
     async def disarm(self, connection_id: str) -> None:
         """Let nothing be sent through a connection, ever; nobody has to be told."""
@@ -64,7 +74,7 @@ class Cage(Store):
         moment = now()
         event = UsageEvent(
             id=ids.new("usage"),
-            workspace_id=WORKSPACE,
+            workspace_id=self.home,
             member_id=member_id,
             event="canary.flew",
             ip=address,
@@ -97,24 +107,22 @@ class Cage(Store):
 
     async def let_law_go(self) -> None:
         """Delete the consents that a law keeps: nobody is behind a canary, who could claim."""
-        theirs = select(Member.id).where(Member.workspace_id == WORKSPACE)
+        theirs = select(Member.id).where(Member.workspace_id == self.home)
         gone = delete(Consent).where(col(Consent.member_id).in_(theirs))
         async with self.session() as session:
             await session.execute(gone)
 
-    async def is_empty(self) -> bool:
-        """Say whether no member, and nothing that an erasure would find by one, is left."""
-        query = select(Member.id).where(Member.workspace_id == WORKSPACE).limit(1)
-        known = select(Workspace.id).where(Workspace.id == WORKSPACE)
+    async def is_there(self) -> bool:
+        """Say whether the workspace is still there."""
+        known = select(Workspace.id).where(Workspace.id == self.home)
         async with self.session() as session:
-            if await session.scalar(known) is None:
-                return True
-            return await session.scalar(query) is None
+            return await session.scalar(known) is not None
 
-    async def write_down(self, action: str, facts: Mapping[str, Any]) -> None:
-        """Write a line of the ledger about this canary: `planted`, `searched` or `failed`."""
-        async with self.transaction() as session:
-            await append(session, f"canary.{action}", SUBJECT, facts)
+
+async def write_down(store: Store, action: str, facts: Mapping[str, Any]) -> None:
+    """Write a line of the ledger about the latest canary: `searched` or `failed`."""
+    async with store.transaction() as session:
+        await append(session, f"canary.{action}", SUBJECT, facts)
 
 
 async def flights(engine: AsyncEngine) -> list[Flight]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -107,6 +107,12 @@ class Certificates(Base):
         if found is None:
             raise InvalidInput(f"there is no certificate {wanted}, nor one of a request so named")
         return found
+
+    async def certificates_of(self, request: str) -> Sequence[Certificate]:
+        """Return all certificates of a request, oldest first: each account has its own."""
+        query = select(Certificate).where(Certificate.request == request)
+        async with self.session() as session:
+            return (await session.scalars(query.order_by(col(Certificate.seq)))).all()
 
     async def wrong_checkpoint(self, key: Ed25519PublicKey) -> Broken | None:
         """Return the first signed head that the ledger does not have, or that `key` did not sign.

@@ -23,5 +23,5 @@ async def test_a_canary_flies_and_is_found_nowhere(house: House) -> None:
     [artifact] = house.api("POST", "/artifacts/filter", json=body)
     assert json.loads(artifact["data"]) == [{"where": "nowhere", "rows or files": 0}]
     assert len(house.there("")) == before, "nothing was published"
-    left = await rows(house.store, "SELECT 1 FROM member WHERE workspace_id = 'ws_canary'")
+    left = await rows(house.store, "SELECT 1 FROM connection WHERE name = 'canary'")
     assert left == []

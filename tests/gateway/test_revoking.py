@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -23,8 +24,13 @@ from clickpost.store import NewConnection, Store
 from clickpost.store.grants import Grants
 from clickpost.store.invitations import Sought
 from clickpost.store.tables import Connection
+from tasks import erasing
+from tasks._wiring import House
 from tests.core.test_signed_event import signed
 from tests.gateway.conftest import Prefect, serving
+from tests.store.test_erasure_runs import house
+
+__all__ = ["house"]
 
 EVENTS = "/callbacks/tiktok/events"
 SECRET = "tiktok-app-secret"
@@ -148,6 +154,26 @@ async def test_a_renewal_that_was_on_its_way_keeps_nothing(store: Store) -> None
     assert (await row_of(store, connection_id)).data_key == b""
     with pytest.raises(Reauthorize, match="its grant is gone"):
         await store.account(connection_id)
+
+
+async def test_who_had_several_accounts_gets_the_certificate_of_each(
+    settings: Settings, store: Store, http: httpx.AsyncClient, house: House
+) -> None:
+    await connected(store)
+    await connected(store, "second")
+    await told(http, reason=2)
+    [request] = await store.subject_requests()
+    page = f"/requests/{request.code}"
+    assert "we are working on it" in (await http.get(page)).text
+    assert (await http.get(f"{page}/certificate")).status_code == 404
+    await erasing.run_request(request.id)
+    shown = (await http.get(page)).text
+    assert "It is done" in shown
+    links = re.findall(r'href="(/requests/[^"]+)"', shown)
+    assert len(links) == 2
+    ids = {(await http.get(link)).json()["statement"]["certificate"] for link in links}
+    assert len(ids) == 2
+    assert (await http.get(f"{page}/certificate?number=3")).status_code == 404
 
 
 def test_each_platform_that_tells_has_a_clock_for_what_is_left() -> None:

@@ -51,13 +51,14 @@ async def flown() -> tuple[canaries.Canary, Looked]:
 async def test_a_canary_is_found_while_it_flies_and_nowhere_afterwards(
     store: Store, house: House
 ) -> None:
-    for _ in range(2):  # The next one finds a workspace that the one before has left bare.
+    for _ in range(2):
         _, looked = await flown()
         await canaries.record(looked)
         assert looked.traces == ()
         assert looked.places > 40
         assert looked.unsearched == ("Prefect's database, which is another server's",)
-    assert await rows(store, "SELECT 1 FROM member WHERE workspace_id = 'ws_canary'") == []
+    assert await rows(store, "SELECT 1 FROM member") == []
+    assert len(await store.workspaces()) == 1, "its own is gone"
     states = await rows(store, "SELECT DISTINCT state FROM erasure")
     assert [one.state for one in states] == ["complete"]
     assert [
@@ -81,7 +82,7 @@ async def test_what_an_erasure_misses_is_found_and_told(store: Store, house: Hou
     } <= seen  # fmt: skip
     mark = flying.marks.account
     hidden = base64.b64encode(f"xx{mark}".encode()).decode()
-    await rows(store, "UPDATE workspace SET name = :name WHERE id <> 'ws_canary'", name=hidden)
+    await rows(store, "UPDATE workspace SET name = :name WHERE id = 'ws_default'", name=hidden)
     media = house.settings.media_root
     (media / f"{mark}.txt").write_text("nothing inside")
     with zipfile.ZipFile(media / "old.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -122,6 +123,7 @@ async def test_a_canary_whose_run_was_killed_is_erased_by_the_next_one(
     assert looked.traces == ()
     assert await rows(store, "SELECT 1 FROM member") == []
     assert [one.became for one in await flights(store.engine)] == ["planted", "failed", "planted"]
+    assert len(await store.workspaces()) == 1
 
 
 async def test_a_look_that_sees_nothing_is_no_evidence(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 from datetime import UTC, datetime
 
 import pytest
+from typer.testing import CliRunner
 
+from cli import _house
+from cli.main import app
 from clickpost.requests import Door, Kind
 from clickpost.settings import Settings
 from clickpost.store import NewConnection, Store
@@ -157,6 +163,38 @@ async def test_a_grant_that_still_lives_is_revoked_and_what_is_being_sent_is_wai
     [done] = await resumed(store)
     assert (done.state, parrot.revoked) == ("complete", 1)
     assert (await store.request(request.id)).state == "certified"
+
+
+async def test_an_operator_erases_an_account_by_its_id(
+    settings: Settings, store: Store, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaks(monkeypatch, Parrot())
+    monkeypatch.setattr(_house, "settings", lambda: settings)
+    logging.getLogger("clickpost").handlers.clear()
+    connection_id = await connected(store, "shop", ("live",))
+    words = ["privacy", "plan", connection_id, "--json"]
+    answer = await asyncio.to_thread(CliRunner().invoke, app, words)
+    assert answer.exit_code == 0, answer.output
+    plan = json.loads(answer.stdout)
+    assert [one["location"] for one in plan["plan"]] == ["attempt", "delivery", "connection"]
+    await Erasures(store.engine, store.vault).approve(plan["erasure"], "operator")
+    assert (await erasing.carry_out(house, plan["erasure"])).state == "complete"
+    left = await everything(store)
+    assert [word for word in THEIRS if word in left] == []
+
+
+async def test_an_account_without_its_tokens_is_listed_like_any_other(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_house, "settings", lambda: settings)
+    secrets = {"access_token": "t", "client_id": "app"}
+    new = NewConnection("x", "shop", "https://api.x.com", secrets)
+    row = await store.add_connection(new)
+    await Grants(store.engine, store.vault).end(row.id, "its owner removed ClickPost")
+    for words in (["connections"], ["connections", "--json"]):
+        answer = await asyncio.to_thread(CliRunner().invoke, app, words)
+        assert answer.exit_code == 0, answer.output
+        assert "revoked" in answer.output
 
 
 async def resumed(store: Store) -> list[erasing.Ended]:
