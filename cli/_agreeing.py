@@ -21,7 +21,7 @@ import connectors
 from cli import _house
 from cli._output import err, out, show_json
 from clickpost.errors import ClickPostError, Unavailable
-from clickpost.policy import history, keeping, requesting, roles, triggering
+from clickpost.policy import history, keeping, processors, requesting, roles, triggering
 from clickpost.policy.load import BrokenPolicies, Problem, Report, joined
 from clickpost.policy.load import check as look
 from clickpost.policy.source import Source
@@ -66,9 +66,11 @@ def looked(given: Settings, place: Path) -> Report:
     report = look(place, code=connectors.capabilities())
     if not place.exists():
         return report
-    report = joined(report, keeping.check(place, schema.at_hand(given)))
+    tables = schema.at_hand(given)
+    report = joined(report, keeping.check(place, tables))
     if place.is_dir():
         report = joined(report, elsewhere.looked(place))
+    report = joined(report, processors.check(place, tables))
     report = joined(report, requesting.check(place))
     report = joined(report, triggering.check(place, lambda one, two: _faults(given, one, two)))
     report = joined(report, roles.check(place))

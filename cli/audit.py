@@ -13,6 +13,7 @@ from clickpost.people import Right
 from clickpost.settings import Settings
 from clickpost.store.certificates import Certificates
 from clickpost.store.ledger import Walked
+from clickpost.store.processors import Processors
 from clickpost.store.signer import Signer
 from clickpost.store.tombstones import Tombstones
 from clickpost.store.vault import Vault, add_key, forget_former
@@ -97,5 +98,6 @@ async def _sealed(given: Settings) -> int:
                 await store.seal_channels_anew(),
                 await store.seal_invitations_anew(),
                 await store.seal_requests_anew(),
+                await Processors.beside(store).seal_asks_anew(),
             ]
         )

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli import _house, erasing, exporting, proof, requests, sweeping
+from cli import _house, erasing, exporting, processors, proof, requests, sweeping
 from cli._actor import As, actor
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
 from clickpost import datamap, logs, mapdrawing, retention
@@ -34,6 +34,7 @@ app.command("plan")(erasing.plan)
 app.command("approve")(erasing.approve)
 app.command("erase")(erasing.erase)
 app.command("erasures")(erasing.erasures)
+app.command("vendors")(processors.vendors)
 app.command("export")(exporting.export)
 app.command("verify")(proof.verify)
 app.command("certificate")(proof.certificate)

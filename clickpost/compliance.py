@@ -160,6 +160,19 @@ class Grant:
     updated_at: datetime
 
 
+def vendors(late: Sequence[str], refused: Sequence[str]) -> list[Finding]:
+    """Say which erasures a vendor should have done by now, and which wait for somebody."""
+    check, see = "vendors", "see how they stand: clickpost privacy vendors ERASURE"
+    found = []
+    if late:
+        said = f"asked to erase, and overdue: {named(late)}"
+        found.append(Finding(check, Light.RED, said, see))
+    if refused:
+        said = f"refused, or to be done by hand: {named(refused)}"
+        found.append(Finding(check, Light.AMBER, said, see))
+    return found or [Finding(check, Light.GREEN, "nothing is overdue, nothing refused")]
+
+
 def tokens(grants: Sequence[Grant], now: datetime) -> list[Finding]:
     """Say whose grant is over and not noticed, and whose is dead for long."""
     check = "tokens"

@@ -17,6 +17,7 @@ from clickpost.store.certificates import Certificates
 from clickpost.store.compliance import Compliance, past_of
 from clickpost.store.elsewhere import Elsewhere
 from clickpost.store.expiring import Compiled
+from clickpost.store.processors import Processors
 from clickpost.store.purging import Purging
 from clickpost.store.signer import Signer
 from clickpost.telling import Event, Happening
@@ -37,8 +38,17 @@ async def look(store: Store, settings: Settings, now: datetime) -> list[Finding]
     found += compliance.tokens(await swept.grants(), now)
     found += compliance.erasures(await swept.open_erasures(), now)
     found += compliance.canaries(await flights(store.engine), now)
+    found += await _asked(store, now)
     found += await _proven(store, swept, settings)
     return found
+
+
+async def _asked(store: Store, now: datetime) -> list[Finding]:
+    """Check what vendors were asked to erase."""
+    asks = Processors.beside(store)
+    late = [f"{one.erasure_id} at {one.processor}" for one in await asks.overdue(now)]
+    refused = [f"{one.erasure_id} at {one.processor}" for one in await asks.refused()]
+    return compliance.vendors(late, refused)
 
 
 async def _kept(store: Store, settings: Settings, now: datetime) -> list[Finding]:

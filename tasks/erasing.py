@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from clickpost import exporting
-from clickpost.certificate import Outcome
+from clickpost.certificate import BLOCKING, Outcome
 from clickpost.datamap import Schema
 from clickpost.erasure import Action, State
 from clickpost.errors import ClickPostError, Conflict, InvalidInput
@@ -24,16 +24,20 @@ from clickpost.settings import Settings
 from clickpost.store import Store
 from clickpost.store.erasing import Erasing
 from clickpost.store.erasures import Erasures
+from clickpost.store.processors import Processors
 from clickpost.store.purging import BATCH, Purging
 from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
 from clickpost.store.tombstones import Tombstones
-from tasks import _wiring, elsewhere
+from tasks import _wiring, elsewhere, processors, traces
 from tasks._files import remove_files
 from tasks._rounds import Progress, worked_out
 from tasks._wiring import House
 
 log = logger("erasing")
+
+#: A vendor that is away, or Prefect's database, is tried again after it, unless it is due earlier.
+TRY_AGAIN = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ async def plan(
     )
     if row.state == "planned":
         lines = await elsewhere.plan(elsewhere.reach(settings, erasures, row, erasing))
+        beside = Processors.beside(store)
+        lines += await processors.plan_lines(settings, beside, row, erasing)
         row = await erasures.add_to_plan(row, lines) if lines else row
     return row, why_approve(erasing.policy, row)
 
@@ -179,7 +185,19 @@ async def carry_out(house: House, erasure_id: str, progress: Progress = lambda _
         kept = Tombstones.of(house.settings, house.vault)
         await house.store.bury(row, erasing.policy.of, kept)
         exporting.forget(house.settings.media_root, row.subject, row.digest)
-        done = await everywhere(house.settings, erasures, row, erasing, beside, remains, progress)
+        # While the rows are there: they say by what vendors and Prefect know the subject.
+        asked = await processors.ask(house, row, erasing)
+        await traces.note(house, [row], erasing)
+        done = await everywhere(
+            house.settings,
+            erasures,
+            row,
+            erasing,
+            [*beside, *asked.outcomes],
+            [*remains, *asked.remains],
+            progress,
+            after=lambda: traces.remove(house, [row]),
+        )
     await answer(house, row, done)
     return done
 
@@ -192,8 +210,11 @@ async def everywhere(
     beside: Sequence[Outcome] = (),
     remains: Sequence[str] = (),
     progress: Progress = lambda _: None,
+    after: Callable[[], Awaitable[Sequence[Outcome]]] | None = None,
 ) -> Ended:
     """Do what is left here and in all further databases; certify it, or say what it waits for.
+
+    `beside` is what became of it elsewhere; `after` is done once the rows are gone.
 
     What is unreachable or unsupported anywhere is never certified; all else is done all the same.
     """
@@ -201,10 +222,18 @@ async def everywhere(
     await elsewhere.remember_all(reached)
     ours = await in_ours(erasures, row, erasing, settings.media_root, BATCH, progress)
     left = await elsewhere.carry_out(reached, BATCH, progress)
+    beside = [*beside, *(await after() if after is not None else ())]
     outcomes = [*ours, *beside, *left.outcomes]
-    if left.open is not None:
-        await erasures.stop(row, left.state, left.open, left.again_at, outcomes)
-        return Ended(row.id, left.state, left.open)
+    stuck = [one for one in beside if one.outcome in BLOCKING]
+    if left.open is not None or stuck:
+        said = [f"{one.location}: {one.rule or one.outcome}" for one in stuck]
+        why = "; ".join([left.open, *said] if left.open is not None else said)
+        again_at = left.again_at if left.open is not None else None
+        if any(one.outcome == "unreachable" for one in stuck):
+            again_at = datetime.now(UTC) + TRY_AGAIN
+        state: State = "waiting" if again_at is not None else "blocked"
+        await erasures.stop(row, state, why, again_at, outcomes)
+        return Ended(row.id, state, why)
     signer = Signer.of(settings)
     document = await erasures.certify(row, erasing, outcomes, remains, signer)
     now_is = (await erasures.erasure(row.id)).state
@@ -283,6 +312,7 @@ async def run_request(request_id: str) -> Ended:
 async def resume() -> list[Ended]:
     """Carry on what was left by its run, or is parked until now; one that fails stops no other."""
     house = await _wiring.house()
+    await processors.look_again(house)
     due = await Erasures(house.store.engine, house.vault).due(datetime.now(UTC))
     from tasks import together  # It works with what is here.
 
@@ -295,6 +325,7 @@ async def resume() -> list[Ended]:
         except ClickPostError as error:
             log.warning("not carried on", erasure_id=erasure_id, error=type(error).__name__)
             ended.append(Ended(erasure_id, "failed", str(error)))
+    await traces.after(house)
     return ended
 
 

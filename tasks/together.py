@@ -7,17 +7,19 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from clickpost import elsewhere, exporting
-from clickpost.certificate import Outcome
-from clickpost.errors import ClickPostError, GuardTripped
+from clickpost.certificate import BLOCKING, Outcome
+from clickpost.errors import ClickPostError, GuardTripped, Unavailable
 from clickpost.logs import logger
 from clickpost.policy.keeping import Keeping, load
 from clickpost.store.erasing_together import Together
 from clickpost.store.erasures import Found
 from clickpost.store.erasures_together import ErasuresTogether
+from clickpost.store.processors import Processors
 from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
 from clickpost.store.tombstones import Tombstones
 from tasks import erasing as alone
+from tasks import processors, traces
 from tasks._files import remove_files
 from tasks._rounds import ROUNDS, outcomes_of
 from tasks._wiring import House
@@ -32,7 +34,7 @@ def may_go(keeping: Keeping, policy: str) -> bool:
     """Say whether nothing of a policy's work is outside of our database and media store.
 
     An account leaves its platforms first, and what is in a further database is found by what is
-    in ours: such an erasure goes by itself.
+    in ours: such an erasure goes by itself, as do all where a vendor is asked.
     """
     one = keeping.erasure[policy]
     further = any(elsewhere.is_about(one, tables) for tables in keeping.databases.values())
@@ -47,8 +49,10 @@ async def carry_out(house: House, ids_: Sequence[str]) -> tuple[list[Ended], lis
     rows = await ErasuresTogether(house.store.engine, house.vault).chosen(ids_)
     keeping = load(house.settings.policies)
     groups: dict[tuple[str, str], list[str]] = {}
+    vendors = bool(processors.enabled(house.settings))
+    asked = await Processors.beside(house.store).asked(ids_)
     for row in rows:
-        if may_go(keeping, row.policy):
+        if may_go(keeping, row.policy) and not vendors and row.id not in asked:
             groups.setdefault((row.policy, row.action), []).append(row.id)
     ended: list[Ended] = []
     for (policy, action), group in groups.items():
@@ -72,6 +76,7 @@ async def _tried(house: House, policy: str, action: str, ids_: Sequence[str]) ->
                 loaded.policy, loaded.action, loaded.tables, loaded.retention, loaded.schema
             )
             rows = await erasures.begin_all(taken)
+            await traces.note(house, rows, loaded)
             async for one in _certified(house, erasures, rows, erasing):
                 done.append(one)
         except ClickPostError as error:
@@ -93,8 +98,11 @@ async def _certified(
     counts = await erasures.counted_all(rows)
     files = await remove_files(erasures, rows, erasing.tables, media)
     signer = Signer.of(house.settings)
+    remembered = await traces.remove(house, rows)
+    if any(one.outcome in BLOCKING for one in remembered):
+        raise Unavailable("what Prefect remembers cannot be removed now")
     for row in rows:
-        outcomes = outcomes_of(erasing, counts[row.id], found[row.id])
+        outcomes = [*outcomes_of(erasing, counts[row.id], found[row.id]), *remembered]
         if count := files[row.id]:
             outcomes.append(Outcome("media", "Files of the media store.", "erased", count))
         document = await erasures.certify(row, erasing, outcomes, (), signer)

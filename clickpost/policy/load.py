@@ -45,7 +45,10 @@ __all__ = [
 ]
 
 #: Folders of other kinds, which other modules read; all the rest hold platforms.
-OTHERS = ("data_map", "retention", "triggers", "running", "roles", "requests", "erasure", "history")
+OTHERS = (
+    "data_map", "retention", "triggers", "running", "roles", "requests", "erasure", "history",
+    "processors",
+)  # fmt: skip
 
 #: What the connectors' code can do, by platform; compared with what the policies say.
 Code = Mapping[str, AbstractSet[str]]

@@ -11,6 +11,7 @@ from clickpost.draft import PostFile
 from clickpost.policy.erasing import Erasure
 from clickpost.policy.history import History
 from clickpost.policy.privacy import DataMap, Retention
+from clickpost.policy.processors import Processor
 from clickpost.policy.requesting import Jurisdiction
 from clickpost.policy.roles import Roles
 from clickpost.policy.running import Running
@@ -28,6 +29,7 @@ SHAPES: dict[str, type[BaseModel]] = {
     "running": Running,
     "history": History,
     "roles": Roles,
+    "processor": Processor,
 }
 
 

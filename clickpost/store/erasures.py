@@ -595,12 +595,12 @@ class Erasures(Certificates):
         remains: Sequence[str],
         signer: Signer,
     ) -> dict[str, Any]:
-        """Write that an erasure is complete, or parked with what is held; issue its certificate.
+        """Write that an erasure is complete, or parked with what is open; issue its certificate.
 
-        With the last of what was held go the digest and the nonce, by which anything about the
-        subject could be found or made again.
+        Open is what is held, and what a vendor still works on. With the last of it go the digest
+        and the nonce, by which anything about the subject could be found or made again.
         """
-        held = [one for one in outcomes if one.outcome == "held"]
+        held = [one for one in outcomes if one.outcome in ("held", "vendor_pending")]
         moment = now()
         statement = Statement(
             certificate=ids.new("cert"),
@@ -625,10 +625,22 @@ class Erasures(Certificates):
             if not held:
                 found.digest = found.nonce = None
                 await _forget_elsewhere(session, row.id)
+                forget = text("UPDATE processor_ask SET digest = NULL WHERE erasure_id = :id")
+                await session.execute(forget, {"id": row.id})
             await session.flush()
             facts = {"outcomes": dict(Counter(one.outcome for one in outcomes))}
             await append(session, f"erasure.{found.state}", row.id, facts)
             return await self.issue(session, statement, signer)
+
+    async def wake(self, erasure_id: str) -> None:
+        """Let an erasure go on at once, for what it waited for is there."""
+        change = text(
+            "UPDATE erasure SET again_at = now(),"
+            " state = CASE state WHEN 'blocked' THEN 'waiting' ELSE state END"
+            " WHERE id = :id AND state IN ('waiting', 'blocked', 'parked')"
+        )
+        async with self.session() as session:
+            await session.execute(change, {"id": erasure_id})
 
 
 def _whose(subject: str, of: Of) -> ColumnElement[bool]:

@@ -785,6 +785,57 @@ class ErasureElsewhereBatch(SQLModel, table=True):
     at: datetime = _moment(null=False)
 
 
+class ProcessorAsk(SQLModel, table=True):
+    """What a vendor is asked to erase, of one person: written before the call, and after it."""
+
+    __tablename__ = "processor_ask"
+    __table_args__ = (
+        Index(
+            "ix_processor_ask_open",
+            "again_at",
+            postgresql_where=text("state NOT IN ('erased', 'settled')"),
+        ),
+        UniqueConstraint("erasure_id", "processor", "digest"),
+    )
+
+    id: str = Field(primary_key=True)
+    erasure_id: str = _to("erasure", index=False)
+    processor: str
+    digest: str | None = None
+    """Keyed, of who it is: by which the same is not asked twice; gone with the erasure."""
+    looked_for: bool = Field(sa_column=Column(Boolean, nullable=False))
+    """Whether its records are found by asking; False: somebody told us their ids."""
+    secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    """Sealed: who it is, and the vendor's ids; empty once it is over."""
+    data_key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    key_id: str
+    state: str
+    """`wanted`, `asking`, `wait`, `again`, `refused`; over are `erased` and `settled`."""
+    step: str | None = None
+    """Which step was asked last: written before the call."""
+    calls: int = 0
+    tries: int = 0
+    """How often in a row the vendor was not to be had."""
+    erased: int = 0
+    """How many records it had, and erased."""
+    reason: str | None = None
+    made_at: datetime = _moment(null=False)
+    asked_at: datetime | None = _moment()
+    """When it was asked first."""
+    again_at: datetime | None = _moment()
+    due_at: datetime = _moment(null=False)
+    ended_at: datetime | None = _moment()
+
+
+class ErasureTrace(SQLModel, table=True):
+    """An id of the subject's that Prefect may carry; gone once nothing of it is found there."""
+
+    __tablename__ = "erasure_trace"
+
+    erasure_id: str = Field(sa_column=Column(Text, ForeignKey("erasure.id"), primary_key=True))
+    word: str = Field(primary_key=True)
+
+
 class Rollup(SQLModel, table=True):
     """What remains of rows that were rolled up: counts of a month, of groups large enough."""
 

@@ -145,6 +145,7 @@ WORDS = {
     "privacy plan": "MEMBER",
     "privacy approve": "ERASURE",
     "privacy erase": "ERASURE",
+    "privacy vendors": "ERASURE --done stripe",
     "privacy purge": "--policy usage --apply",
     "privacy confirm": "REQUEST",
     "privacy extend": "REQUEST --why complex",
