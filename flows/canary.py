@@ -11,6 +11,7 @@ from prefect.states import Completed, Failed
 from clickpost import canary
 from clickpost.canary import Looked
 from clickpost.errors import ClickPostError
+from clickpost.requests import Kind
 from flows import _naming
 from flows.erase_subject import erase_subject
 from tasks import canary as canaries
@@ -22,7 +23,8 @@ async def canary_erasure() -> PrefectState[Any]:
     """Create a made-up person and business, erase them as real ones, and look for what is left.
 
     Through the doors and flows that real people's data takes: members, consents, tickets, files,
-    usage, a draft with a picture, a request for the person and one for the account. Then every
+    usage, a draft with a picture, an archive for the person, a request of theirs and one about the
+    account. Then every
     column of every table, ours and Prefect's, and every younger file is searched. What is found
     fails the run, and is told. It has a workspace of its own and publishes nothing.
     """
@@ -32,6 +34,9 @@ async def canary_erasure() -> PrefectState[Any]:
         await canaries.record_failure(error)
         await telling.wake()
         return Failed(message=f"{error.who_acts} has to act: {error}")
+    except Exception as error:
+        await canaries.record_failure(error)
+        raise
     await canaries.record(looked)
     await canaries.report(looked)
     said = canary.said(looked)
@@ -43,7 +48,8 @@ async def canary_erasure() -> PrefectState[Any]:
 
 async def _flown() -> Looked:
     flying = await canaries.begin()
-    await _erased(await canaries.ask(flying, account=False))
+    await canaries.export(flying, await canaries.ask(flying, Kind.ACCESS))
+    await _erased(await canaries.ask(flying))
     left = await canaries.look_for_person(flying)
     await _erased(await canaries.ask(flying, account=True))
     return left + await canaries.look_everywhere(flying)

@@ -34,7 +34,7 @@ from clickpost.store.members import NewTicket
 from clickpost.store.requests import Challenge
 from clickpost.store.tables import Connection, Erasure, Member, SubjectRequest
 from clickpost.telling import Event, Happening
-from tasks import _wiring, doors, erasing, history, intake
+from tasks import _wiring, doors, erasing, exporting, history, intake
 from tasks._wiring import House
 from tasks.doors import Asked
 from tasks.erasing import Wanted
@@ -170,8 +170,8 @@ async def _mentioned(store: Cage, owner: Member, marks: Marks) -> None:
     await store.open_ticket(asked, ENGINE)
 
 
-async def ask(flying: Canary, *, account: bool) -> str:
-    """Bring the request of the person, or of the owner about their account; return its id.
+async def ask(flying: Canary, kind: Kind = Kind.ERASURE, *, account: bool = False) -> str:
+    """Bring a request of the person, or of the owner about their account; return its id.
 
     It comes through the door of the API, and is confirmed by its link, which no letter brings:
     there is nobody to read it.
@@ -179,10 +179,10 @@ async def ask(flying: Canary, *, account: bool) -> str:
     house = await _wiring.house()
     mark = flying.marks.account if account else flying.marks.person
     asked = Asked(
-        Kind.ERASURE,
+        kind,
         Door.API,
         address=address_of(mark),
-        details=f"{mark} wants to be forgotten",
+        details=f"{mark} has a wish",
         account=account,
         workspace_id=flying.workspace,
         once=f"canary:{secrets.token_hex(16)}",
@@ -195,6 +195,19 @@ async def ask(flying: Canary, *, account: bool) -> str:
     if confirmed is None:
         raise Conflict(f"{row.id} could not be confirmed by its link")
     return confirmed.id
+
+
+async def export(flying: Canary, request_id: str) -> None:
+    """Give the person what is held about them: an archive that has to go when they are erased.
+
+    Raises GuardTripped where a look into files does not find them in it.
+    """
+    house = await _wiring.house()
+    await exporting.of_request(house, request_id)
+    await finish(request_id)
+    seen = await asyncio.to_thread(_look_in_files, house, flying)
+    if not any("/exports/" in one.place for one in seen.traces):
+        raise GuardTripped("the look for canaries does not find one in its archive")
 
 
 async def approved(request_id: str) -> list[str]:
@@ -367,10 +380,13 @@ async def record(looked: Looked) -> None:
         await _tell(house.store, canary.said(looked))
 
 
-async def record_failure(error: ClickPostError) -> None:
-    """Write down that a canary could not be erased, and tell somebody."""
+async def record_failure(error: Exception) -> None:
+    """Write down that a canary could not be erased, and tell somebody.
+
+    Of errors that are not ours only the kind: nobody knows what their words hold.
+    """
     house = await _wiring.house()
-    why = f"{type(error).__name__}: {error}"
+    why = type(error).__name__ + (f": {error}" if isinstance(error, ClickPostError) else "")
     await write_down(house.store, "failed", {"why": why})
     await _tell(house.store, f"the canary could not be erased: {why}")
 

@@ -16,8 +16,10 @@ from clickpost import canary, compliance
 from clickpost.canary import Flight, Looked, Marks, Trace
 from clickpost.compliance import Light, OpenErasure
 from clickpost.errors import GuardTripped
+from clickpost.requests import Kind
 from clickpost.store import Store
 from clickpost.store.canaries import flights
+from flows.canary import canary_erasure
 from tasks import _wiring, erasing
 from tasks import canary as canaries
 from tasks import compliance as sweeping
@@ -42,7 +44,8 @@ async def erased(request_id: str) -> None:
 
 async def flown() -> tuple[canaries.Canary, Looked]:
     flying = await canaries.begin()
-    await erased(await canaries.ask(flying, account=False))
+    await canaries.export(flying, await canaries.ask(flying, Kind.ACCESS))
+    await erased(await canaries.ask(flying))
     left = await canaries.look_for_person(flying)
     await erased(await canaries.ask(flying, account=True))
     return flying, left + await canaries.look_everywhere(flying)
@@ -65,7 +68,9 @@ async def test_a_canary_is_found_while_it_flies_and_nowhere_afterwards(
         one.state for one in await rows(store, "SELECT DISTINCT state FROM subject_request")
     ] == ["answered"]
     files = [one for one in house.settings.media_root.rglob("*") if one.is_file()]
-    assert [one for one in files if one.parent.name in ("originals", "attachments")] == []
+    assert [
+        one for one in files if one.parent.name in ("originals", "attachments", "exports")
+    ] == []
     sent = await rows(store, "SELECT state, attempts FROM delivery")
     assert sent == [], "its draft went, and was never sent"
     [last, *_] = await flights(store.engine)
@@ -135,6 +140,22 @@ async def test_a_look_that_sees_nothing_is_no_evidence(
     monkeypatch.setattr(canaries, "_look_in_tables", blind)
     with pytest.raises(GuardTripped, match="no proof"):
         await canaries.begin()
+
+
+async def test_what_went_wrong_is_kept_and_told_by_its_kind(
+    store: Store, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise RuntimeError("words of nobody knows whom")
+
+    monkeypatch.setattr(canaries, "begin", broken)
+    with pytest.raises(RuntimeError):
+        await canary_erasure.fn()
+    [last] = await flights(store.engine)
+    assert (last.became, last.facts) == ("failed", {"why": "RuntimeError"})
+    [told] = await rows(store, "SELECT n::text AS n FROM notice n WHERE event = 'compliance.red'")
+    assert "RuntimeError" in told.n
+    assert "nobody knows whom" not in told.n
 
 
 @given(st.binary(max_size=9), st.binary(max_size=9))
