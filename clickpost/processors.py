@@ -303,6 +303,7 @@ _OUTCOMES: Mapping[str, Literal["vendor_pending", "unreachable", "unsupported"]]
     "wait": "vendor_pending",
     "refused": "unsupported",
 }
+_NOT_YET = "not asked yet"
 #: What is over: erased there, or done there by a person.
 OVER = ("erased", "settled")
 
@@ -317,7 +318,8 @@ def outcomes(policies: Mapping[str, Processor], rows: Sequence[Row]) -> list[Out
         for outcome in ("unreachable", "unsupported", "vendor_pending"):
             some = [row for row in mine if _OUTCOMES.get(row.state) == outcome]
             if some:
-                why = "; ".join(sorted({row.reason for row in some if row.reason})) or None
+                reasons = {row.reason or _NOT_YET for row in some if row.state != "wait"}
+                why = "; ".join(sorted(reasons)) or None
                 until = max(row.due_at for row in some) if outcome == "vendor_pending" else None
                 told.append(Outcome(place, what, outcome, len(some), why, until))
         if any(row.state in OVER for row in mine):

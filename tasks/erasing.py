@@ -194,7 +194,7 @@ async def carry_out(house: House, erasure_id: str, progress: Progress = lambda _
             row,
             erasing,
             [*beside, *asked.outcomes],
-            [*remains, *asked.remains],
+            [*remains, *asked.remains, *traces.remains(house.settings)],
             progress,
             after=lambda: traces.remove(house, [row]),
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 
 import httpx
 from tenacity import (
@@ -40,6 +41,8 @@ log = logger("processors")
 
 #: One run asks so often about one person at one vendor; a policy that leads in a circle ends here.
 MOST_CALLS = 200
+#: Seconds in which one run takes up people; who is left is taken up by the next, ten minutes later.
+PATIENCE = 300.0
 
 
 @dataclass
@@ -84,7 +87,7 @@ async def ask(house: House, row: Erasure, erasing: Erasing) -> Asked:
     for name, policy in enabled(house.settings).items():
         known[name] = await store.known(row, erasing, policy)
         await store.want(row, policy, known[name])
-    await go_on(house, store, row.id)
+    await go_on(house, store, row.id, monotonic() + PATIENCE)
     every = policies.load(house.settings.policies)
     done = Asked(processors.outcomes(every, await store.asks(row.id)))
     for name, one in known.items():
@@ -98,14 +101,19 @@ async def ask(house: House, row: Erasure, erasing: Erasing) -> Asked:
     return done
 
 
-async def go_on(house: House, store: Processors, erasure_id: str) -> None:
-    """Ask what is due about one erasure, one vendor after the other."""
+async def go_on(house: House, store: Processors, erasure_id: str, until: float) -> None:
+    """Ask what is due about one erasure, one after the other, beginning none after `until`.
+
+    `until` is of the monotonic clock.
+    """
     due = await store.to_be_asked(erasure_id, datetime.now(UTC))
     if not due:
         return
     every = policies.load(house.settings.policies)
     async with outward(house.settings) as client:
         for row in due:
+            if monotonic() > until:
+                return
             policy = every.get(row.processor)
             if policy is None or not policy.enabled:
                 why = "it is asked no more: see to it by hand, or enable its policy again"
@@ -253,11 +261,12 @@ async def look_again(house: House) -> list[str]:
     """Ask again what is due, and wake each erasure for which something changed; return these."""
     store = Processors.beside(house.store)
     woken = []
+    until = monotonic() + PATIENCE
     for erasure_id in await store.erasures_to_ask(datetime.now(UTC)):
         try:
             async with store.erasure_lock(erasure_id):
                 before = _standing(await store.asks(erasure_id))
-                await go_on(house, store, erasure_id)
+                await go_on(house, store, erasure_id, until)
                 after = _standing(await store.asks(erasure_id))
         except Conflict:  # Its own run is at work.
             continue

@@ -98,14 +98,14 @@ async def _certified(
     counts = await erasures.counted_all(rows)
     files = await remove_files(erasures, rows, erasing.tables, media)
     signer = Signer.of(house.settings)
-    remembered = await traces.remove(house, rows)
+    remembered, remains = await traces.remove(house, rows), traces.remains(house.settings)
     if any(one.outcome in BLOCKING for one in remembered):
         raise Unavailable("what Prefect remembers cannot be removed now")
     for row in rows:
         outcomes = [*outcomes_of(erasing, counts[row.id], found[row.id]), *remembered]
         if count := files[row.id]:
             outcomes.append(Outcome("media", "Files of the media store.", "erased", count))
-        document = await erasures.certify(row, erasing, outcomes, (), signer)
+        document = await erasures.certify(row, erasing, outcomes, remains, signer)
         said = document["statement"]
         state = "parked" if any(one.outcome == "held" for one in outcomes) else "complete"
         came_to = f"{row.action} {said['result']}"

@@ -8,6 +8,7 @@ import psycopg
 
 from clickpost.certificate import Outcome
 from clickpost.logs import logger
+from clickpost.settings import Settings
 from clickpost.store import history as stored
 from clickpost.store import traces
 from clickpost.store.erasing import Erasing
@@ -19,6 +20,13 @@ from tasks._wiring import House
 log = logger("traces")
 
 WHAT = "Runs, task runs, logs, artifacts and events of Prefect that carry their ids."
+
+
+def remains(settings: Settings) -> list[str]:
+    """Say what stays where Prefect's server is somebody else's: nothing of its database is ours."""
+    if settings.prefect_api_url is None or history.address(settings) is not None:
+        return []
+    return ["Records of our runs, which hold ids and no value, stay until they expire there."]
 
 
 async def note(house: House, rows: Sequence[Erasure], erasing: Erasing) -> None:

@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 
 from cli import _house
 from cli.main import app
+from clickpost.compliance import Light
 from clickpost.policy import processors as policies
 from clickpost.requests import Clocks, Door, Kind
 from clickpost.settings import PROJECT, Settings
 from clickpost.store import NewRequest, Store
 from clickpost.store.erasures import Erasures
 from clickpost.store.processors import Processors
-from tasks import _wiring, erasing, processors
+from tasks import _wiring, compliance, erasing, processors
 from tasks._wiring import House
 from tasks.erasing import Wanted
 from tests.store.test_erasure import PERSONAL, add, everything, person, rows
@@ -423,6 +424,23 @@ async def test_what_is_not_set_or_not_let_in_is_said_and_nobody_is_asked(
     assert vendors.deleted == {"cus_ann", "cus_ann2"}
 
 
+async def test_who_is_not_asked_in_one_run_is_asked_by_the_next(
+    store: Store, house: House, vendors: Vendors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_home(house, vendors)
+    enable(house.settings, "stripe")
+    await someone(house)
+    monkeypatch.setattr("tasks.processors.PATIENCE", -1.0)
+    erasure_id = await approved(house, Wanted("person", "member_ann"))
+    done = await erasing.carry_out(house, erasure_id)
+    assert (done.state, done.said) == ("waiting", "vendor stripe: not asked yet")
+    assert vendors.calls == []
+    monkeypatch.setattr("tasks.processors.PATIENCE", 60.0)
+    [ended] = await erasing.resume()
+    assert ended.state == "complete"
+    assert vendors.deleted == {"cus_ann", "cus_ann2"}
+
+
 async def test_what_is_overdue_is_told_once(
     store: Store,
     house: House,
@@ -436,6 +454,8 @@ async def test_what_is_overdue_is_told_once(
     await rows(store, "UPDATE processor_ask SET due_at = now() - interval '1 s'")
     for _ in range(2):
         await processors.look_again(house)
+    found = await compliance.look(store, house.settings, datetime.now().astimezone())
+    assert [one.light for one in found if one.check == "vendors"] == [Light.RED]
     told = await rows(store, "SELECT facts FROM notice WHERE event = 'trigger.alert'")
     assert len(told) == 1
     assert told[0].facts["where"] == "vendor zendesk"

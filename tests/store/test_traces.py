@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -244,4 +245,19 @@ async def test_people_who_are_erased_together_are_looked_for_in_one_look(
     assert (await left(prefect))["flow_run"] == 0
     for one in ended:
         assert "2 that were erased together" in (await outcome(house, one.erasure_id))["rule"]
+    assert await rows(store, "SELECT 1 FROM erasure_trace") == []
+
+
+async def test_a_prefect_of_somebody_else_is_left_alone_and_the_certificate_says_so(
+    store: Store, house: House, settings: Settings
+) -> None:
+    theirs = settings.model_copy(update={"prefect_api_url": "https://prefect.example/api"})
+    theirs.__dict__.pop("prefect_api", None)
+    workspace, _ = await account(store)
+    row, _ = await erasing.plan(theirs, house.store, Wanted("account", workspace))
+    erasures = Erasures(house.store.engine, house.vault)
+    await erasures.approve(row.id, "engine")
+    await erasing.carry_out(replace(house, settings=theirs), row.id)
+    document = json.loads((await erasures.certificate(row.id)).document)
+    assert any("expire there" in one for one in document["statement"]["remains"])
     assert await rows(store, "SELECT 1 FROM erasure_trace") == []
