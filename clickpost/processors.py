@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from clickpost.certificate import Outcome
 from clickpost.errors import InvalidInput
-from clickpost.policy.processors import ONCE, Answer, Call, Processor, Step
+from clickpost.policy.processors import ONCE, Answer, Call, Processor, Step, words_in
 
 #: What is not to be had now is tried again after 5, 10, 20, … minutes, at most 6 hours.
 FIRST_WAIT, LONGEST_WAIT = timedelta(minutes=5), timedelta(hours=6)
@@ -102,8 +102,11 @@ def request_of(
     item: Item | None,
     once: str,
 ) -> Request:
-    """Fill a call in; raise InvalidInput for a setting that is no part of a host's name."""
+    """Fill a call in; raise InvalidInput for what would lead to another address than it says."""
     words = _words(policy, settings, ask, item) | {ONCE: once}
+    for name in words_in(call.path):
+        if words[name] in ("", ".", ".."):
+            raise InvalidInput(f"{policy.name}: {{{name}}} would lead to another address")
     in_path = {name: quote(value, safe="") for name, value in words.items()}
     return Request(
         call.method,

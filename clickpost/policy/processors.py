@@ -181,6 +181,11 @@ class Processor(Sourced):
         " address that a request came from. They are `{who}`, in small letters `{who_lower}`, and"
         " the MD5 of these `{who_md5}`."
     )
+    references: bool = Field(
+        False,
+        description="True where a vendor's ids that a request names are erased without a look whose"
+        " they are: only where a program of yours fills them in, never the person who asks.",
+    )
     find: Find | None = Field(
         None, description="How its records are found; without it the steps themselves say whose."
     )

@@ -88,7 +88,7 @@ class Processors(Erasures):
             said = json.loads(self._said(asked).get("references") or "{}") if asked else {}
             for who in sorted(known.who):
                 await self._add(session, row, policy, who, looked_for=True)
-            if policy.steps and policy.name in said:
+            if policy.references and policy.steps and policy.name in said:
                 await self._add(session, row, policy, str(said[policy.name]), looked_for=False)
 
     async def _add(
