@@ -17,7 +17,7 @@ from clickpost.errors import InvalidInput
 from clickpost.settings import Settings
 from clickpost.store.erasures import Erasures
 from clickpost.store.tables import Erasure
-from tasks import _wiring, erasing
+from tasks import _wiring, erasing, erasing_again
 from tasks.erasing import Ended, Wanted
 
 
@@ -113,6 +113,35 @@ async def _erased(given: Settings, erasure_id: str, by: str, *, leave_up: bool) 
             await erasures.approve(erasure_id, by)
     try:
         return await erasing.carry_out(await _wiring.house(), erasure_id)
+    finally:
+        await _wiring.close()
+
+
+@guarded
+def again(
+    database: str = typer.Argument(..., help="A further database, as the data map names it."),
+    name: str | None = As,
+    as_json: bool = AsJson,
+) -> None:
+    """Erase again who was erased and is in a further database, as after it was restored.
+
+    Who came again of their own will is erased as well: look at the sweep's number first.
+    """
+    given = _house.settings()
+    logs.configure(given.log_format, given.log_level)
+    done = _house.run(_again(database, actor(name)))
+    if as_json:
+        show_json([{"erasure": one.erasure_id, "state": one.state} for one in done])
+    else:
+        out.print(f"{len(done)} erased again" if done else "nobody who was erased is there")
+        for one in done:
+            out.print(Text(f"{one.erasure_id} is {one.state}: {one.said}"), soft_wrap=True)
+    raise typer.Exit(DONE if all(one.is_well for one in done) else FAILED)
+
+
+async def _again(database: str, by: str) -> list[Ended]:
+    try:
+        return await erasing_again.again(await _wiring.house(), database, by)
     finally:
         await _wiring.close()
 

@@ -33,6 +33,7 @@ app = typer.Typer(no_args_is_help=True, help="What is kept, why, until when; pur
 app.command("plan")(erasing.plan)
 app.command("approve")(erasing.approve)
 app.command("erase")(erasing.erase)
+app.command("again")(erasing.again)
 app.command("erasures")(erasing.erasures)
 app.command("vendors")(processors.vendors)
 app.command("export")(exporting.export)

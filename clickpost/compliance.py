@@ -283,6 +283,15 @@ def erasable(stops: Sequence[str]) -> list[Finding]:
     return [Finding("data map", Light.AMBER, named(list(stops)), mend)] if stops else []
 
 
+def came_back(database: str, number: int) -> list[Finding]:
+    """Say that people who were erased are in a further database all the same."""
+    if not number:
+        return []
+    said = f"{database}: {number} who were erased are there again: was it restored?"
+    act = f"clickpost privacy again {database}, unless they came again of their own will"
+    return [Finding("erasures", Light.RED, said, act)]
+
+
 def proof(check: str, size: int, broken: str | None) -> Finding:
     """Say whether the ledger, or the certificates, are what was written and signed."""
     if broken is None:

@@ -17,6 +17,17 @@ class Reference:
     to: str
 
 
+@dataclass(frozen=True, order=True)
+class Tie:
+    """A foreign key that no path follows: of several columns of `table`, or to no primary key.
+
+    `pairs` are its columns, each with the one that it refers to.
+    """
+
+    table: str
+    pairs: tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True)
 class Columns:
     """What a table has; a column's kind is `text`, `bytes`, `json`, `time`, `net` or `other`."""
@@ -28,6 +39,8 @@ class Columns:
     """The column by which rows are told apart, and that foreign keys refer to."""
     types: Mapping[str, str] = field(default_factory=dict)
     """Of a further database: each column's type as SQL writes it."""
+    ties: tuple[Tie, ...] = ()
+    """Of a further database: the other foreign keys that refer to rows of this table."""
     generated: frozenset[str] = frozenset()
     """Columns that the database computes from others, and lets nobody write."""
     indexed: frozenset[str] = frozenset()

@@ -21,7 +21,7 @@ from clickpost.store.processors import Processors
 from clickpost.store.purging import Purging
 from clickpost.store.signer import Signer
 from clickpost.telling import Event, Happening
-from tasks import _wiring
+from tasks import _wiring, erasing_again
 from tasks.elsewhere import faults
 
 log = logger("compliance")
@@ -68,21 +68,27 @@ async def _kept(store: Store, settings: Settings, now: datetime) -> list[Finding
         gaps = await purging.unmapped_json(known.tables.tables)
         wrong = [f"{gap.place} {gap.why}" for gap in gaps]
     mapped = compliance.data_map(wrong)
-    further = await _further(purging, known, now)
+    further = await _further(store, settings, known, now)
     if wrong:
         return [mapped, *further, *sources]
     return [mapped, *await _behind(purging, known, now), *further, *sources]
 
 
-async def _further(purging: Purging, known: Keeping, now: datetime) -> list[Finding]:
-    """Check every further database: that it answers, that its map fits, that nothing is behind."""
-    found = []
+async def _further(
+    store: Store, settings: Settings, known: Keeping, now: datetime
+) -> list[Finding]:
+    """Check every further database: that it answers, that its map fits, that nothing is behind.
+
+    And that nobody who was erased is there again.
+    """
+    found, purging = [], Purging(store.engine, store.vault)
     for name, tables in sorted(known.databases.items()):
         try:
             async with Elsewhere.opened(name, purging) as there:
                 schema = await there.schema()
                 wrong = await there.gaps(tables, schema)
                 tallies = []
+                back = 0 if wrong else len(await erasing_again.found(settings, store, there, known))
                 for policy in () if wrong else known.elsewhere.values():
                     if policy.database == name:
                         one = there.compiled(policy, tables, schema)
@@ -94,6 +100,7 @@ async def _further(purging: Purging, known: Keeping, now: datetime) -> list[Find
             found.append(compliance.data_map(wrong))
             continue
         found += [*compliance.purges(tallies), *compliance.erasable(faults(known, name, schema))]
+        found += compliance.came_back(name, back)
     return found
 
 

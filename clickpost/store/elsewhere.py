@@ -26,7 +26,7 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import col, select
 
 from clickpost import datamap, retention
-from clickpost.datamap import Gap, Schema
+from clickpost.datamap import Gap, Schema, Tie
 from clickpost.errors import ClickPostError, InvalidInput, PolicyError, Unavailable
 from clickpost.policy.privacy import Purpose, Retention, TableMap
 from clickpost.retention import Fate, Place, Tally
@@ -88,6 +88,14 @@ class Foreign(Compiled):
         """Return the moment at which one purpose ends; times without a zone are taken as UTC."""
         return f"CAST({super().until(purpose)} AS timestamptz)"
 
+    def referred(self) -> dict[str, str]:
+        """Return, by table, the conditions that rows outside still need row `r`."""
+        found = super().referred()
+        if self.policy.then != "anonymize":
+            for tie in self.schema[self.policy.data].ties:
+                self._add(found, tie.table, tied(tie))
+        return found
+
     def is_row(self) -> str:
         """Return the condition that row `r` is the one with the key `:id`."""
         return f"CAST(r.{self.key(self.policy.data)} AS text) = CAST(:id AS text)"
@@ -99,6 +107,12 @@ class Foreign(Compiled):
     def reached(self) -> str:
         """Return the last key of a batch, as text."""
         return REACHED
+
+
+def tied(tie: Tie) -> str:
+    """Return the condition that some row refers to row `r` by a key that no path follows."""
+    pairs = [f"x.{quoted(mine)} = r.{quoted(theirs)}" for mine, theirs in tie.pairs]
+    return f"EXISTS (SELECT 1 FROM {quoted(tie.table)} x WHERE {' AND '.join(pairs)})"
 
 
 #: The last key of a batch, as text: not all types have a largest one.
@@ -117,6 +131,8 @@ def faults(one: Foreign) -> Iterator[tuple[Place, str]]:
     if policy.then == "aggregate":
         yield ("then",), "aggregate is for our own database"
     for table in (policy.data, *policy.beside):
+        if "tableoid" in one.schema[table].types:
+            yield ("data",), f"{table} has parts, and no primary key of one column"
         for column, said in one.tables[table].columns.items():
             if said.file:
                 yield ("data",), f"{table}.{column}: files are removed for our own database only"

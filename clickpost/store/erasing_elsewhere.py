@@ -119,13 +119,35 @@ class ErasingElsewhere(Erasing):
         That may be a row of the same table, which may be somebody else's.
         """
         key = self.key(table)
-        itself = " OR ".join(
+        itself = [
             f"EXISTS (SELECT 1 FROM {quoted(table)} x WHERE x.{quoted(one.column)} = r.{key}"
             f" AND x.{key} <> r.{key})"
             for one in self.schema[table].references
             if one.to == table
+        ]
+        return f"({' OR '.join([super().needed(table), *itself])})"
+
+    def _walked(
+        self, table: str, where: str, work: str, kept: str = "1 AS one", more: str = ""
+    ) -> str:
+        """Return one batch; where rows have no key, they are walked by their part and place."""
+        if "tableoid" not in self.schema[table].types:
+            return super()._walked(table, where, work, kept, more)
+        part, place = (f"split_part(CAST(:after AS text), ' ', {number})" for number in (1, 2))
+        beyond = (
+            f"(CAST(:after AS text) = '' OR (r.tableoid, r.ctid) >"
+            f" (CAST(nullif({part}, '') AS oid), CAST(nullif({place}, '') AS tid)))"
         )
-        return f"({super().needed(table)} OR {itself})" if itself else super().needed(table)
+        return f"""
+            WITH picked AS MATERIALIZED (
+                SELECT r.tableoid AS part, r.ctid AS id FROM {quoted(table)} r
+                WHERE {beyond} AND {where}
+                ORDER BY r.tableoid, r.ctid LIMIT :size FOR UPDATE OF r
+            ),
+            done AS ({work} WHERE r.tableoid = picked.part AND r.ctid = picked.id RETURNING {kept})
+            SELECT (SELECT part || ' ' || id FROM picked ORDER BY part DESC, id DESC LIMIT 1)
+                       AS after, (SELECT count(*) FROM done) AS rows
+        """
 
     def _compile(self, policy: Retention) -> Compiled:
         return Foreign(

@@ -140,6 +140,19 @@ async def _with_address(
     return found
 
 
+async def addresses(there: Elsewhere, erasing: ErasingElsewhere) -> AsyncIterator[Sequence[str]]:
+    """Yield all addresses by which people are known there, some at a time."""
+    for table, columns in erasing.roots.items():
+        for column in columns:
+            value = f"CAST(r.{quoted(column)} AS text)"
+            query = text(
+                f"SELECT {value} FROM {quoted(table)} r WHERE r.{quoted(column)} IS NOT NULL"
+            )
+            async with there.engine.connect() as connection, connection.stream(query) as rows:
+                async for part in rows.scalars().partitions(_ADDRESSES):
+                    yield part
+
+
 class ErasuresElsewhere(Erasures):
     """Erasures in one further database; what they share with our own is in `Erasures`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -22,7 +23,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.types import DateTime, LargeBinary, String
 from sqlmodel import SQLModel
 
-from clickpost.datamap import Columns, Reference, Schema
+from clickpost.datamap import Columns, Reference, Schema, Tie
 from clickpost.settings import Settings
 from clickpost.store import said, tables
 from clickpost.store.database import url_of
@@ -86,6 +87,7 @@ SELECT CASE WHEN pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END ||
        CASE t.typtype WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod)
            ELSE format_type(a.atttypid, a.atttypmod) END AS type,
        coalesce(a.attnum = k.conkey[1] AND cardinality(k.conkey) = 1, false) AS is_key,
+       c.relkind = 'p' AS has_parts,
        CASE WHEN f.at = g.conkey[1] THEN f.to END AS refers_to
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -106,6 +108,22 @@ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> '
   AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
 ORDER BY 1, a.attnum
 """
+#: The foreign keys that no path follows, each with its columns.
+_TIES = """
+SELECT CASE WHEN pg_table_is_visible(o.oid) THEN '' ELSE m.nspname || '.' END || o.relname AS to,
+       CASE WHEN pg_table_is_visible(c.oid) THEN '' ELSE n.nspname || '.' END || c.relname AS of,
+       array_agg(a.attname ORDER BY u.nth) AS columns, array_agg(b.attname ORDER BY u.nth) AS theirs
+FROM pg_constraint r
+JOIN pg_class c ON c.oid = r.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_class o ON o.oid = r.confrelid JOIN pg_namespace m ON m.oid = o.relnamespace
+LEFT JOIN pg_constraint k ON k.conrelid = o.oid AND k.contype = 'p'
+CROSS JOIN LATERAL unnest(r.conkey, r.confkey) WITH ORDINALITY AS u (mine, theirs, nth)
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.mine
+JOIN pg_attribute b ON b.attrelid = o.oid AND b.attnum = u.theirs
+WHERE r.contype = 'f' AND NOT c.relispartition AND NOT o.relispartition
+  AND (cardinality(r.conkey) > 1 OR r.confkey IS DISTINCT FROM k.conkey)
+GROUP BY r.oid, 1, 2 ORDER BY 1, 2, r.oid
+"""
 #: What a type is to the treatments; all others can only be cleared, or kept.
 _KINDS = {
     "json": "json", "jsonb": "json", "bytea": "bytes", "date": "time", "timestamp": "time",
@@ -120,29 +138,34 @@ def in_further(connection: Connection) -> Schema:
     long as a statement takes. A table that no search path finds has its schema's name before it.
     """
     rows = connection.execute(text(_FURTHER)).all()
+    ties = connection.execute(text(_TIES)).all()
     return {
-        name: _further(name, [row for row in rows if row.of == name])
+        name: replace(
+            _further(name, [row for row in rows if row.of == name]),
+            ties=tuple(
+                Tie(one.of, tuple(zip(one.columns, one.theirs, strict=True)))
+                for one in ties
+                if one.to == name
+            ),
+        )
         for name in sorted({row.of for row in rows} - _NOT_OURS)
     }
 
 
 def _further(name: str, rows: Sequence[Any]) -> Columns:
     keys = {row.name for row in rows if row.is_key}
-    key = keys.pop() if keys else "ctid"
+    types = {row.name: row.type for row in rows}
+    if not keys:
+        types["ctid"] = "tid"
+        if any(row.has_parts for row in rows):  # Rows of two parts may lie in places of one name.
+            types["tableoid"] = "oid"
+    references = {Reference(name, row.name, row.refers_to) for row in rows if row.refers_to}
     return Columns(
         {row.name: _further_kind(row) for row in rows},
-        tuple(
-            sorted(
-                {Reference(name, row.name, row.refers_to) for row in rows if row.refers_to},
-                key=lambda one: (one.column, one.to),
-            )
-        ),
+        tuple(sorted(references, key=lambda one: (one.column, one.to))),
         frozenset(row.name for row in rows if row.nullable),
-        key=key,
-        types={
-            **{row.name: row.type for row in rows},
-            **({"ctid": "tid"} if key == "ctid" else {}),
-        },
+        key=keys.pop() if keys else "ctid",
+        types=types,
         generated=frozenset(row.name for row in rows if row.generated),
     )
 

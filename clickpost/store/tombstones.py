@@ -248,6 +248,15 @@ class Tombstones:
                 read = [_read(raw) for raw in file.read(self._offset).splitlines()]
         return [one for one in read if not isinstance(one, KeyLine)]
 
+    def addressed(self) -> dict[str, Tombstone]:
+        """Return the tombstones of people with an address, by the digest of its digest."""
+        lines = (one for one in self.lines() if isinstance(one, Tombstone))
+        return {one.address: one for one in lines if one.address is not None}
+
+    def of_address(self, digest: str) -> str:
+        """Return what a tombstone has of an address, by its digest; after `addressed`."""
+        return self._digest(f"address:{digest}")
+
     def pads(self) -> dict[str, bytes]:
         """Return both pads of HMAC-SHA256, by which SQL makes the same digests of ids."""
         with self._locked():

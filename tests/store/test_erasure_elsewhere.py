@@ -25,6 +25,7 @@ from cli import _house
 from cli.main import app
 from clickpost import verify_certificate
 from clickpost.erasure import Action
+from clickpost.media import Cache
 from clickpost.policy.load import BrokenPolicies
 from clickpost.settings import PROJECT, Settings
 from clickpost.store import Store
@@ -33,11 +34,13 @@ from clickpost.store.erasures import Erasures
 from clickpost.store.erasures_elsewhere import ErasuresElsewhere
 from clickpost.store.signer import Signer
 from clickpost.store.tables import Erasure
+from connectors._api import client
 from deployments.postgres import Postgres
 from deployments.stack import refuse_unmapped
 from tasks import compliance as sweeping
-from tasks import elsewhere
+from tasks import elsewhere, erasing_again
 from tasks import erasing as work
+from tasks._wiring import House
 from tasks.erasing import Ended, Wanted
 from tests.conftest import database
 from tests.store import shop
@@ -83,7 +86,7 @@ def everything(url: str) -> str:
     """Return all rows of all tables as one text, in small letters."""
     tables = rows(
         url,
-        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n"
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n"
         " ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND n.nspname IN ('public', 'crm')",
     )
     found = [rows(url, f"SELECT row_to_json(r)::text FROM {table} r") for (table,) in tables]
@@ -506,3 +509,56 @@ async def test_a_hold_there_or_on_the_member_of_ours_keeps_what_is_theirs(
     done = await carried_out(store, house, await now_is(store, row))
     assert done.state == "complete", done.said
     assert rows(there, "SELECT count(*) FROM addresses") == [(8,)]
+
+
+async def test_odd_tables_lose_what_is_theirs_and_nothing_of_others(
+    house: Settings, store: Store, there: str
+) -> None:
+    """Parts without a key, keys of several columns, and tables that need each other."""
+    with psycopg.connect(there) as connection:
+        connection.execute(shop.ODD)
+    maps = house.policies / "data_map"
+    (maps / "shop_odd.yaml").write_text(shop.ODD_MAP)
+    customers = maps / "shop_db.yaml"
+    via = "      via: {treatment: clear}\n"
+    customers.write_text(
+        customers.read_text().replace(via, f"{via}      card: {{treatment: clear}}\n")
+    )
+    row = await planned(store, house, "req_ann")
+    done = await carried_out(store, house, row)
+    assert done.state == "complete", done.said
+    counts = lines((await now_is(store, row)).outcomes)
+    assert counts["shop.visits", "erased"] == 18
+    assert rows(there, "SELECT customer_id, count(*) FROM visits GROUP BY 1") == [(2, 18)]
+    # A line that somebody else needs stays, and so do its order and customer, anonymized.
+    assert rows(there, "SELECT count(*) FROM engravings") == [(1,)]
+    assert counts["shop.orders", "erased"] == 9
+    assert counts["shop.customers", "anonymized"] == 1
+    assert rows(there, "SELECT count(*) FROM orders WHERE customer_id = 2") == [(10,)]
+    assert [word for word in shop.PERSONAL[:-2] if word in everything(there)] == []
+
+
+async def test_who_is_back_there_with_a_backup_is_seen_and_erased_again(
+    house: Settings, store: Store, there: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(there) as connection:
+        connection.execute("DELETE FROM invoices")
+    made = House(house, store, store.vault, client(), Cache(tmp_path), "test")
+    row = await planned(store, house, "req_ann")
+    await Erasures(store.engine, store.vault).approve(row.id, "engine")
+    assert (await work.carry_out(made, row.id)).state == "complete"
+    assert await erasing_again.again(made, "shop") == []
+    with psycopg.connect(there) as connection:  # As an older dump has it.
+        connection.execute(
+            "INSERT INTO customers (customer_id, email, first_name, last_name, created_at) VALUES"
+            " (11, 'ann.gone@example.org', 'Ann', 'Gone', now())"
+        )
+        connection.execute("INSERT INTO addresses (customer_id, street) VALUES (11, 'Gone Street')")
+    red = [one for one in await sweeping.look(store, house, NOW) if one.check == "erasures"]
+    assert "shop: 1 who were erased are there again: was it restored?" in [one.said for one in red]
+    [done] = await erasing_again.again(made, "shop")
+    assert done.state == "complete", done.said
+    assert rows(there, "SELECT 1 FROM customers WHERE customer_id = 11") == []
+    assert "ann gone" not in everything(there)
+    assert await erasing_again.again(made, "shop") == []
+    await made.client.aclose()

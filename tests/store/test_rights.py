@@ -143,6 +143,7 @@ WORDS = {
     "posts settle": "UNKNOWN --to bluesky/studio --answer give-up",
     "posts takedown": "POST",
     "privacy plan": "MEMBER",
+    "privacy again": "shop",
     "privacy approve": "ERASURE",
     "privacy erase": "ERASURE",
     "privacy vendors": "ERASURE --done stripe",
