@@ -12,6 +12,7 @@ import typer
 
 from cli import _house, _postfile
 from cli._actor import As, actor
+from cli._arguments import POST
 from cli._output import AsJson, guarded, out, show_json
 from cli._publishing import Again, note, report_of, scheduled, started
 from clickpost.delivery import State
@@ -28,7 +29,7 @@ GOING = (State.PLANNED, State.PREPARING, State.READY, State.AWAITING_APPROVAL)
 
 @guarded
 def reschedule(
-    post_id: str = typer.Argument(metavar="POST"),
+    post_id: str = POST,
     at: str = typer.Option(..., "--at", help="2026-12-01T09:00+01:00, next-slot, or now."),
     zone: str = typer.Option(None, "--zone", help="IANA zone of --at where it has no offset."),
     name: str = As,
@@ -62,7 +63,7 @@ async def _rescheduled(
 
 @guarded
 def edit(
-    post_id: str = typer.Argument(metavar="POST"),
+    post_id: str = POST,
     file: Path = typer.Argument(metavar="POST.yaml", help="The post as it shall be."),
     again: bool = Again,
     name: str = As,

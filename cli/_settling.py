@@ -8,6 +8,7 @@ import typer
 
 from cli import _house
 from cli._actor import As, actor
+from cli._arguments import POST
 from cli._output import AsJson, guarded, out, show_json
 from cli._publishing import report_of, shown, started
 from clickpost.asking import Answer, checked
@@ -30,7 +31,7 @@ Url = typer.Option(None, "--url", help="Where it is, with the answer `there`.")
 
 @guarded
 def settle(
-    post_id: str,
+    post_id: str = POST,
     to: str = To,
     answer: Answer = Said,
     url: str = Url,

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cli import _house
 from cli._actor import As, actor
+from cli._arguments import ACCOUNT, POST
 from cli._output import AsJson, guarded, out, show_json
 from cli._publishing import report_of, started
 from clickpost.errors import Conflict, InvalidInput
@@ -27,6 +28,9 @@ class Switch(StrEnum):
     OFF = "off"
 
 
+SWITCH = typer.Argument(metavar="on|off", help="Whether every post needs one from now on.")
+
+
 def add_to(main: typer.Typer) -> None:
     """Add the commands to the command line."""
     main.command()(approve)
@@ -34,7 +38,7 @@ def add_to(main: typer.Typer) -> None:
 
 @guarded
 def approve(
-    post_id: str = typer.Argument(metavar="POST"),
+    post_id: str = POST,
     to: list[str] = typer.Option(
         [], "--to", help="Only this account, PLATFORM/NAME; again for more."
     ),
@@ -151,17 +155,15 @@ async def _rendition(store: Store, rendition_id: str) -> str:
 
 
 @guarded
-def for_all(
-    switch: Switch = typer.Argument(metavar="on|off"), name: str = As, as_json: bool = AsJson
-) -> None:
+def for_all(switch: Switch = SWITCH, name: str = As, as_json: bool = AsJson) -> None:
     """Require an approval for every post of every account, or no longer."""
     _switched(None, switch, name, as_json=as_json)
 
 
 @guarded
 def for_one(
-    ref: str = typer.Argument(metavar="PLATFORM/NAME"),
-    switch: Switch = typer.Argument(metavar="on|off"),
+    ref: str = ACCOUNT,
+    switch: Switch = SWITCH,
     name: str = As,
     as_json: bool = AsJson,
 ) -> None:

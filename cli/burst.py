@@ -10,6 +10,7 @@ import typer
 
 from cli import _house
 from cli._actor import As, actor
+from cli._arguments import ACCOUNT
 from cli._output import AsJson, guarded, out, show_json
 from clickpost import budget
 from clickpost.budget import Standing
@@ -22,7 +23,7 @@ _DAY = timedelta(days=1)
 
 @guarded
 def burst(
-    ref: str = typer.Argument(metavar="PLATFORM/NAME"),
+    ref: str = ACCOUNT,
     posts: int = typer.Option(None, "--posts", min=0, help="Most posts in the guard's window."),
     reset: bool = typer.Option(False, "--reset", help="As the platform's policy says again."),
     name: str = As,

@@ -54,7 +54,9 @@ def add_to(app: typer.Typer) -> None:
 @guarded
 def connect(
     context: typer.Context,
-    name_of_platform: str = typer.Argument(metavar="PLATFORM"),
+    name_of_platform: str = typer.Argument(
+        metavar="PLATFORM", help="A platform that has a policy, e.g. mastodon."
+    ),
     name: str = typer.Option("main", "--name", help="What you call this account."),
     api_base: str = typer.Option(None, "--api-base", help="Another server than the official one."),
     option: list[str] = typer.Option([], "--option", help="KEY=VALUE that only this platform has."),

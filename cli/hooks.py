@@ -9,6 +9,7 @@ from rich.table import Table
 
 from cli import _house
 from cli._actor import actor
+from cli._arguments import HOOK
 from cli._output import AsJson, guarded, out, show_json
 from clickpost.hooks import event_of, new_secret
 from clickpost.settings import Settings
@@ -69,7 +70,7 @@ async def _listed(given: Settings) -> list[Channel]:
 
 @app.command()
 @guarded
-def remove(name: str = typer.Argument(), as_json: bool = AsJson) -> None:
+def remove(name: str = HOOK, as_json: bool = AsJson) -> None:
     """Remove a hook: within seconds, its calls are answered as if it had never been."""
     _house.run(_removed(_house.settings(), name, actor()))
     if as_json:

@@ -57,7 +57,7 @@ def _said(row: dict[str, Any], line: str, *, as_json: bool) -> None:
 @member.command("add")
 @guarded
 def add(
-    email: str = typer.Argument(..., metavar="EMAIL"),
+    email: str = typer.Argument(..., metavar="EMAIL", help="Their e-mail address."),
     called: str = typer.Option(None, "--name", help="Their name."),
     role: str = typer.Option("publisher", "--role", help="owner, publisher or viewer."),
     workspace: str = Which,
@@ -136,7 +136,9 @@ def give(
 @consent.command("withdraw")
 @guarded
 def withdraw(
-    consent_id: str = typer.Argument(..., metavar="CONSENT"),
+    consent_id: str = typer.Argument(
+        ..., metavar="CONSENT", help="Its id, as `consent list` shows it."
+    ),
     name: str | None = As,
     as_json: bool = AsJson,
 ) -> None:

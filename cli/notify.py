@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cli import _house
 from cli._actor import actor, permitted
+from cli._arguments import CHANNEL
 from cli._output import AsJson, guarded, out, show_json
 from clickpost.errors import ClickPostError, InvalidInput, Unavailable
 from clickpost.ids import new as new_id
@@ -126,7 +127,7 @@ async def _listed(given: Settings) -> list[Channel]:
 
 @app.command()
 @guarded
-def remove(name: str = typer.Argument(), as_json: bool = AsJson) -> None:
+def remove(name: str = CHANNEL, as_json: bool = AsJson) -> None:
     """Remove a channel; what still waits for it is not told through it."""
     waiting = _house.run(_removed(_house.settings(), name, actor()))
     if as_json:
@@ -142,7 +143,7 @@ async def _removed(given: Settings, name: str, by: str) -> int:
 
 @app.command("test")
 @guarded
-def try_(name: str = typer.Argument(), as_json: bool = AsJson) -> None:
+def try_(name: str = CHANNEL, as_json: bool = AsJson) -> None:
     """Send a test through one channel, now, and say whether it was taken."""
     permitted(Right.CONNECT)
     _house.run(_tested(_house.settings(), name))

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from cli import _house
 from cli._actor import As, actor
+from cli._arguments import PLATFORM
 from cli._output import AsJson, guarded, out, show_json
 from clickpost.errors import InvalidInput
 from clickpost.policy.load import platform as policy_of
@@ -53,7 +54,7 @@ async def _listed(given: Settings) -> list[dict[str, Any]]:
 
 @app.command()
 @guarded
-def pause(platform: str, name: str = As, as_json: bool = AsJson) -> None:
+def pause(platform: str = PLATFORM, name: str = As, as_json: bool = AsJson) -> None:
     """Send nothing more to a platform: what falls due is held, until `resume`.
 
     What is just being sent ends as it ends. Takedowns and looks go on.
@@ -74,7 +75,7 @@ async def _paused(given: Settings, platform: str, by: str) -> bool:
 
 @app.command()
 @guarded
-def resume(platform: str, name: str = As, as_json: bool = AsJson) -> None:
+def resume(platform: str = PLATFORM, name: str = As, as_json: bool = AsJson) -> None:
     """Let a paused platform go on; what it held is sent as each post's `late` says."""
     released = _house.run(_resumed(_house.settings(), platform, actor(name)))
     if as_json:

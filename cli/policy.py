@@ -101,6 +101,8 @@ def apply(
     """
     given = _house.settings()
     permitted_where_known(Right.CONFIGURE)
+    if watch and as_json:
+        raise InvalidInput("--watch: speaks to people; leave --json out")
     if watch:
         _agreeing.watch(given)
         return

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cli import _changing, _house, _postfile, _preview, series
 from cli._actor import actor
+from cli._arguments import POST
 from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
 from cli._publishing import Again, Follow, note, report_of, scheduled, shown, started, tags_of
 from cli._settling import settle
@@ -244,7 +245,7 @@ async def _newest(given: Settings, limit: int, state: State | None) -> list[dict
 
 @app.command()
 @guarded
-def show(post_id: str, as_json: bool = AsJson) -> None:
+def show(post_id: str = POST, as_json: bool = AsJson) -> None:
     """Show where a post is, and who must act."""
     report = _house.run(_shown(_house.settings(), post_id, quiet=as_json))
     if as_json:
@@ -265,7 +266,7 @@ async def _shown(given: Settings, post_id: str, *, quiet: bool) -> dict[str, Any
 @app.command()
 @guarded
 def retry(
-    post_id: str,
+    post_id: str = POST,
     wait: bool = typer.Option(False, "--wait", help="Wait until every delivery has ended."),
     as_json: bool = AsJson,
 ) -> None:
@@ -317,7 +318,7 @@ async def _again(
 @app.command("publish")
 @guarded
 def publish_draft(
-    post_id: str,
+    post_id: str = POST,
     again: bool = Again,
     wait: bool = typer.Option(False, "--wait", help="Wait until every delivery has ended."),
     as_json: bool = AsJson,
@@ -345,7 +346,7 @@ async def _repeats(given: Settings, post_id: str, *, again: bool) -> None:
 
 @app.command()
 @guarded
-def cancel(post_id: str, as_json: bool = AsJson) -> None:
+def cancel(post_id: str = POST, as_json: bool = AsJson) -> None:
     """Cancel what has not been sent; what is live stays (see takedown)."""
     report = _house.run(_cancelled(_house.settings(), post_id, actor()))
     if as_json:
@@ -378,7 +379,7 @@ app.command()(_changing.edit)
 
 @app.command()
 @guarded
-def takedown(post_id: str, as_json: bool = AsJson) -> None:
+def takedown(post_id: str = POST, as_json: bool = AsJson) -> None:
     """Delete a post on every platform that can, and say where it cannot be done."""
     code, report = _house.run(_taken(_house.settings(), post_id, actor(), quiet=as_json))
     if as_json:

@@ -61,17 +61,21 @@ def certificate(
     target: Path = typer.Option(
         None, "--out", help="Write there: .json to be checked, .html to be read; else print JSON."
     ),
+    as_json: bool = AsJson,
 ) -> None:
     """Hand out a certificate, as JSON or as a page."""
-    document = _house.run(_document(_house.settings(), wanted))
-    if target is None:
-        typer.echo(document)
-    elif target.suffix == ".json":
-        _write(target, document)
-    elif target.suffix == ".html":
-        _write(target, certificates.as_html(json.loads(document)))
-    else:
+    if target is not None and target.suffix not in (".json", ".html"):
         raise InvalidInput(f"--out: {target.name} must end in .json or .html")
+    document = _house.run(_document(_house.settings(), wanted))
+    if target is None:  # As it was signed, with --json too.
+        typer.echo(document)
+        return
+    page = certificates.as_html(json.loads(document)) if target.suffix == ".html" else document
+    _write(target, page)
+    if as_json:
+        show_json({"file": str(target)})
+    else:
+        out.print(Text(str(target)), soft_wrap=True)
 
 
 async def _document(given: Settings, wanted: str) -> str:
@@ -93,6 +97,8 @@ def public_key(
         show_json(told)
     elif target is None:
         typer.echo(signer.pem, nl=False)
+    else:
+        out.print(Text(str(target)), soft_wrap=True)
 
 
 def _write(target: Path, said: str) -> None:
@@ -100,4 +106,3 @@ def _write(target: Path, said: str) -> None:
         target.write_text(said, encoding="utf-8")
     except OSError as error:
         raise InvalidInput(f"{target}: cannot be written: {error.strerror}") from None
-    out.print(Text(str(target)), soft_wrap=True)

@@ -76,7 +76,7 @@ def posts(as_json: bool = AsJson) -> None:
 @app.command()
 @guarded
 def misbehave(
-    platform: str,
+    platform: str = typer.Argument(help="Which stand-in, e.g. mastodon."),
     what: str = typer.Argument(help=f"One of: {', '.join(KINDS)}."),
     step: str = typer.Option("*", help="At which step, e.g. put_record; * for any."),
     times: int = typer.Option(1, help="How often."),

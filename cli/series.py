@@ -23,7 +23,9 @@ from clickpost.store.tables import Series
 from tasks import repeating
 
 app = typer.Typer(no_args_is_help=True, help="Posts that come again and again.")
-SERIES = typer.Argument(metavar="SERIES")
+SERIES = typer.Argument(
+    metavar="SERIES", help="The series' id, series_…, as `series list` shows it."
+)
 _SHOWN = 5
 
 

@@ -9,6 +9,7 @@ import typer
 
 from cli import _house
 from cli._actor import As, actor
+from cli._arguments import ACCOUNT
 from cli._output import AsJson, guarded, out, show_json
 from clickpost.errors import InvalidInput
 from clickpost.recurrence import zone_of
@@ -19,7 +20,7 @@ from clickpost.store.tables import Connection
 
 @guarded
 def slots(
-    ref: str = typer.Argument(metavar="PLATFORM/NAME"),
+    ref: str = ACCOUNT,
     add: list[str] = typer.Option([], "--add", help="Days and times: 'mon-fri 09:00,17:30'."),
     remove: list[str] = typer.Option([], "--remove", help="Days and times to take out."),
     zone: str = typer.Option(None, "--zone", help="IANA zone of the times, e.g. Europe/Berlin."),
