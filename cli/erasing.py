@@ -14,6 +14,7 @@ from cli._output import DONE, FAILED, AsJson, guarded, out, show_json
 from clickpost import logs
 from clickpost.erasure import Action
 from clickpost.errors import InvalidInput
+from clickpost.people import Right
 from clickpost.settings import Settings
 from clickpost.store.erasures import Erasures
 from clickpost.store.tables import Erasure
@@ -129,7 +130,7 @@ def again(
     """
     given = _house.settings()
     logs.configure(given.log_format, given.log_level)
-    done = _house.run(_again(database, actor(name)))
+    done = _house.run(_again(given, database, actor(name)))
     if as_json:
         show_json([{"erasure": one.erasure_id, "state": one.state} for one in done])
     else:
@@ -139,7 +140,9 @@ def again(
     raise typer.Exit(DONE if all(one.is_well for one in done) else FAILED)
 
 
-async def _again(database: str, by: str) -> list[Ended]:
+async def _again(given: Settings, database: str, by: str) -> list[Ended]:
+    async with _house.opened(given) as store:
+        await store.require(by, Right.ERASE)
     try:
         return await erasing_again.again(await _wiring.house(), database, by)
     finally:
