@@ -13,6 +13,7 @@ import typer.main
 from cli.main import app
 from clickpost.settings import PROJECT, Settings
 from clickpost.store import Store
+from tasks import _wiring
 from tests.store.test_people_commands import Desk
 from tests.store.test_rights import WORDS
 
@@ -124,4 +125,5 @@ _FIRST = {name.partition(" ")[0] for name in ALL}
 
 @pytest.fixture
 def desk(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(_wiring, "Settings", lambda: settings)
     return Desk(settings, monkeypatch)
