@@ -63,11 +63,25 @@ def chaos(
 @app.command()
 @guarded
 def purge(
-    tickets: int = typer.Option(100_000, min=1000, help="How many tickets; half have expired."),
+    rows: int = typer.Option(400_000, min=4000, help="How many rows; half have expired."),
     as_json: bool = AsJson,
 ) -> None:
-    """Rows a second of a purge over related tables, beside one hand-written statement."""
-    importlib.import_module("benchmarks.purge").main(as_json=as_json, tickets=tickets)
+    """Rows a second of a purge over related tables, beside a statement by hand and row by row."""
+    importlib.import_module("benchmarks.purge").main(as_json=as_json, rows=rows)
+
+
+@app.command()
+@guarded
+def privacy(
+    people: int = typer.Option(1_000_000, min=1000, help="Among how many people."),
+    erased: int = typer.Option(1000, min=10, help="How many of them are erased."),
+    rows: int = typer.Option(10_000_000, min=4000, help="Of the purge; half have expired."),
+    as_json: bool = AsJson,
+) -> None:
+    """A purge, erasures among many people, and the nightly sweep, each beside its floor."""
+    importlib.import_module("benchmarks.privacy").main(
+        as_json=as_json, people=people, erased=erased, rows=rows
+    )
 
 
 @app.command()

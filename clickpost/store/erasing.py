@@ -55,6 +55,7 @@ class Erasing:
     _ours: dict[str, Compiled] = field(default_factory=dict)
     _prepared: dict[Step, TextClause | None] = field(default_factory=dict)
     _looks: dict[str, TextClause] = field(default_factory=dict)
+    _naming: dict[str, TextClause] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tables = erasure.reaching(self.policy, self.tables)
@@ -73,6 +74,11 @@ class Erasing:
     def loosening(self) -> tuple[Step, ...]:
         """The last work, for when nothing is held."""
         return erasure.loosening(self.policy, self.action, self.tables, self.schema)
+
+    @cached_property
+    def written(self) -> dict[str, list[str]]:
+        """By table, the columns in which people write freely."""
+        return erasure.written(self.tables, self.schema)
 
     def prepared(self, step: Step) -> TextClause | None:
         """Return a step's statement, said once for all batches and subjects."""
@@ -299,6 +305,13 @@ class Erasing:
         delete = f"DELETE FROM {quoted(table)} r USING picked"
         return self._walked(table, where, delete, kept, files)
 
+    def naming(self, table: str) -> TextClause:
+        """Return a query that counts the rows that name the subject and do not go."""
+        if table not in self._naming:
+            where = self.mentions(table)
+            self._naming[table] = text(f"SELECT count(*) FROM {quoted(table)} r WHERE {where}")
+        return self._naming[table]
+
     def mentions(self, table: str) -> str:
         """Return the condition that row `r`, which does not go, names the subject."""
         return " AND ".join([self._names_them(table), *self._not_its_own(table)])
@@ -315,7 +328,7 @@ class Erasing:
     def _names_them(self, table: str) -> str:
         """Return the condition that what is written in row `r` has a name of the subject."""
         if not self.schema[table].searched:
-            columns = erasure.written(self.tables, self.schema)[table]
+            columns = self.written[table]
             found = " OR ".join(f"CAST(r.{quoted(one)} AS text) ~* {PATTERN}" for one in columns)
             return f"({found})"
         setting = f"CAST(nullif(current_setting('{NAMES}', true), '') AS jsonb)"
@@ -337,7 +350,7 @@ class Erasing:
         kinds, by_index = self.schema[table].kinds, self.schema[table].searched
         has = {
             one: f"{said.text_of(one, kinds[one], f'{row}.')} ~* privacy_pattern(ARRAY[{name}])"
-            for one in erasure.written(self.tables, self.schema)[table]
+            for one in self.written[table]
         }
         indexed = " OR ".join(has[one] for one in has if one in by_index) or "false"
         others = [has[one] for one in has if one not in by_index]
@@ -347,7 +360,7 @@ class Erasing:
         return f"({' OR '.join([f'({narrow} AND ({indexed}))', *others])})"
 
     def _masking(self, table: str) -> str:
-        columns = erasure.written(self.tables, self.schema)[table]
+        columns = self.written[table]
         sets = ", ".join(f"{quoted(one)} = {self._masked(table, one)}" for one in columns)
         where = f"{self.mentions(table)} AND NOT {self.any_hold(table)}"
         return self._walked(table, where, f"UPDATE {quoted(table)} r SET {sets} FROM picked")

@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import re
 
-from sqlalchemy import TextClause, text
-
-from clickpost import erasure
 from clickpost.store.erasing import NAMES, Erasing
 from clickpost.store.treatments import Change, quoted
 
@@ -57,13 +54,6 @@ class Together(Erasing):
         made = f"SELECT CAST(jsonb_agg(to_jsonb(each)) AS text) FROM ({each}) each"
         return f"WITH {_WHOM} SELECT set_config('{NAMES}', coalesce(({made}), ''), true) <> ''"
 
-    def mentioned(self, table: str) -> TextClause:
-        """Return a query that counts, by erasure, the rows that name its subject."""
-        return text(
-            f"WITH {_WHOM}, {self._hits(table, 'true')}"
-            " SELECT erasure, count(DISTINCT id) AS rows FROM hits GROUP BY erasure"
-        )
-
     def _updating(self, table: str, made: list[Change], when: str) -> str | None:
         if not made:
             return None
@@ -88,10 +78,10 @@ class Together(Erasing):
         )
         return _walked(table, where, delete, kept, files)
 
-    def _hits(self, table: str, when: str) -> str:
-        """Return the rows behind the last key that name a subject and do not go with it."""
-        parts = [f"({self.found(table, 'r', 'w.name')})", "r.id > w.after", when]
-        parts += self._not_its_own(table)
+    def _hits(self, table: str) -> str:
+        """Return the rows behind the last key that name a subject, do not go and are not held."""
+        parts = [f"({self.found(table, 'r', 'w.name')})", "r.id > w.after"]
+        parts += [*self._not_its_own(table), f"NOT {self.any_hold(table)}"]
         # OFFSET 0: name by name, each by the index, and not row by row.
         return f"""
             needles AS MATERIALIZED (
@@ -107,13 +97,13 @@ class Together(Erasing):
             )"""
 
     def _masking(self, table: str) -> str:
-        columns = erasure.written(self.tables, self.schema)[table]
+        columns = self.written[table]
         sets = ", ".join(
             f"{quoted(one)} = {self._unnamed(table, one, 'n.pattern')}" for one in columns
         )
         # Of two people who are named in one row both names go at once.
         return f"""
-            WITH {_WHOM}, {self._hits(table, f"NOT {self.any_hold(table)}")},
+            WITH {_WHOM}, {self._hits(table)},
             picked AS MATERIALIZED (
                 SELECT erasure, id FROM (
                     SELECT erasure, id, row_number() OVER (PARTITION BY erasure ORDER BY id) AS n

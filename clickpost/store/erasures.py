@@ -192,9 +192,7 @@ class Erasures(Certificates):
     ) -> int:
         if not given["named"]:
             return 0
-        where = erasing.mentions(step.table)
-        query = text(f"SELECT count(*) FROM {quoted(step.table)} r WHERE {where}")
-        return int(await session.scalar(query, given) or 0)
+        return int(await session.scalar(erasing.naming(step.table), given) or 0)
 
     async def _given(self, session: AsyncSession, erasing: Erasing, row: Erasure) -> dict[str, Any]:
         """Return the parameters of all statements; names stay in the database, in a setting."""

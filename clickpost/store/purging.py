@@ -32,7 +32,7 @@ from clickpost.store._base import Base, append, now
 from clickpost.store.expiring import Compiled
 from clickpost.store.holds import HOLDS
 from clickpost.store.people import permit
-from clickpost.store.schema import in_database, json_keys
+from clickpost.store.schema import at_present, json_keys
 from clickpost.store.tables import DoomedFile, PurgeBatch, PurgeRun
 from clickpost.store.treatments import quoted
 
@@ -60,8 +60,7 @@ class Purging(Base):
 
     async def schema(self) -> Schema:
         """Return the tables that there are."""
-        async with self.engine.connect() as connection:
-            return await connection.run_sync(in_database)
+        return await at_present(self.engine)
 
     async def unmapped_json(self, tables: Tables) -> list[Gap]:
         """Return the keys of JSON columns that the newest rows have, and the map does not know."""
