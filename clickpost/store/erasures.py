@@ -18,12 +18,6 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, TextClause, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
 from clickpost import ids
 from clickpost.certificate import Outcome, Statement, as_json, stamp
@@ -37,7 +31,7 @@ from clickpost.store.certificates import Certificates
 from clickpost.store.erasing import Erasing
 from clickpost.store.holds import HOLDS
 from clickpost.store.people import permit
-from clickpost.store.purging import BATCH, SETTINGS, may_be_repeated
+from clickpost.store.purging import BATCH, SETTINGS, tries
 from clickpost.store.signer import Signer
 from clickpost.store.tables import (
     Connection,
@@ -411,13 +405,7 @@ class Erasures(Certificates):
         shift: int = 0,
     ) -> tuple[Reached, Counter[str]]:
         """Do at most `size` rows, of as many steps as they last, and write the receipt."""
-        tries = AsyncRetrying(
-            retry=retry_if_exception(may_be_repeated),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            stop=stop_after_attempt(8),
-            reraise=True,
-        )
-        async for attempt in tries:
+        async for attempt in tries():
             with attempt:
                 async with self.transaction() as session:
                     for setting in SETTINGS:

@@ -13,12 +13,6 @@ from typing import Any
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
 from clickpost.certificate import Outcome
 from clickpost.erasure import OPEN, Step
@@ -26,7 +20,7 @@ from clickpost.store._base import append_all, now
 from clickpost.store.erasing_together import Together
 from clickpost.store.erasures import Erasures, Found
 from clickpost.store.holds import HOLDS
-from clickpost.store.purging import BATCH, SETTINGS, may_be_repeated
+from clickpost.store.purging import BATCH, SETTINGS, tries
 from clickpost.store.tables import Erasure, ErasureBatch
 
 
@@ -145,13 +139,7 @@ class ErasuresTogether(Erasures):
 
         All of it is one transaction: what is not on disk has not happened, of anybody.
         """
-        tries = AsyncRetrying(
-            retry=retry_if_exception(may_be_repeated),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
-            stop=stop_after_attempt(8),
-            reraise=True,
-        )
-        async for attempt in tries:
+        async for attempt in tries():
             with attempt:
                 async with self.transaction() as session:
                     for setting in SETTINGS:
