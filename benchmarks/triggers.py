@@ -11,39 +11,36 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from random import Random
-from time import monotonic, time
+from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 import psutil
 from rich.console import Console
 
-from benchmarks import _flood, _house
+from benchmarks import _causes, _flood, _house
+from benchmarks._causes import ACCOUNT, Places, share
 from benchmarks._house import House
+from benchmarks._places import PASSWORD, USER
 from benchmarks._show import show
 from clickpost.hooks import new_secret
 from clickpost.policy.triggers import MOST_AN_HOUR
 from clickpost.settings import PROJECT
-from clickpost.telling import signed
 from clickpost.triggers import Verdict
 from deployments import runs
 from deployments.stack import Stack
 from tasks import _wiring, preparing, sending
 from tasks.repeating import HEAD_START
 
-CALLS, ROUNDS = 10_000, 15
+CALLS = 10_000
 #: Posts that fall due one by one while the flood comes, and seconds between two of them.
 DUE, APART = 20, 2.0
-_SEED = 7
-_SILENCE = 10.0
 #: How long before the first moment everything has to be prepared.
 _AHEAD = timedelta(seconds=20)
-_ACCOUNT = "bluesky/studio"
 _err = Console(stderr=True)
 
-_TRIGGERS = {
-    "bench-webhook": "{webhook: bench}",
+_HOOKED = "bench-webhook"
+_WHENS = {
+    _HOOKED: "{webhook: bench}",
     "bench-event": "{event: post.gone}",
     "bench-schedule": "{every: 10 s}",
     "bench-absence": "{no: post.edited, for: 10 s}",
@@ -59,173 +56,45 @@ with: {{post: {{post_id: {post_id}}}}}
 
 def main(*, as_json: bool, calls: int = CALLS) -> int:
     """Measure on a stack of its own; return 1 where an accepted webhook got lost, else 0."""
+    keys = {"MAILBOX_BENCH_USER": USER, "MAILBOX_BENCH_PASSWORD": PASSWORD}
     with (
         _house.unlimited_policies() as policies,
-        _house.settings() as given,
+        _house.settings(RECEIVERS="127.0.0.1", **keys) as given,
+        _causes.places(given.home) as places,
         _house.stack(given) as stack,
     ):
-        rows, lost = asyncio.run(_measured(stack, policies, calls))
+        rows, lost = asyncio.run(_measured(stack, policies, places, calls))
         show("triggers", rows, as_json=as_json)
     return 1 if lost else 0
 
 
-async def _measured(stack: Stack, policies: Path, calls: int) -> tuple[list[dict[str, Any]], int]:
+async def _measured(
+    stack: Stack, policies: Path, places: Places, calls: int
+) -> tuple[list[dict[str, Any]], int]:
     async with _house.house(stack.settings) as house:
         secret = new_secret()
         await house.store.add_hook(await house.store.workspace_id(), "bench", secret)
         far = datetime.now(UTC) + timedelta(days=30)
-        post_id = await house.post("a draft of the benchmark", _ACCOUNT, at=far)
-        _apply(stack, policies, post_id)
-        _say(f"{ROUNDS} causes of each kind, about three minutes")
-        rows = await _latencies(house, secret)
-        _apply(stack, policies, post_id, only="bench-webhook")
+        post_id = await house.post("a draft of the benchmark", ACCOUNT, at=far)
+        _apply(stack, policies, post_id, _WHENS | places.whens())
+        _say(f"{_causes.ROUNDS} causes of each kind, about four minutes")
+        rows = await _causes.latencies(house, secret, places)
+        _apply(stack, policies, post_id, {_HOOKED: _WHENS[_HOOKED]})
         flood, lost = await _flooded(house, stack, secret, calls)
         await _wiring.close()
         return [*rows, *flood], lost
 
 
-def _apply(stack: Stack, policies: Path, post_id: str, only: str | None = None) -> None:
-    """Write the triggers, or only one of them, and let Prefect agree."""
-    for name, when in _TRIGGERS.items():
-        path = policies / "triggers" / f"{name}.yaml"
-        if only in (None, name):
-            path.write_text(_FILE.format(name=name, when=when, post_id=post_id))
-        else:
-            path.unlink()
+def _apply(stack: Stack, policies: Path, post_id: str, whens: Mapping[str, str]) -> None:
+    """Write these triggers, and no others of ours, and let Prefect agree."""
+    folder = policies / "triggers"
+    for path in folder.glob("bench-*.yaml"):
+        path.unlink()
+    for name, when in whens.items():
+        text = _FILE.format(name=name, when=when, post_id=post_id)
+        (folder / f"{name}.yaml").write_text(text)
     command = [sys.executable, "-m", "deployments.agreeing"]
     subprocess.run(command, cwd=PROJECT, check=True, env={**os.environ, **stack.prefect_client()})
-
-
-# From the cause to the first task
-
-
-async def _latencies(house: House, secret: str) -> list[dict[str, Any]]:
-    """Cause, again and again and all kinds at once, what starts a run; return how long it took."""
-    began = datetime.now(UTC)
-    floor = await _bare_runs(house)
-    hooked, told, silent = await asyncio.gather(
-        _webhooks(house, secret), _events(house), _silences(house)
-    )
-    kinds = {
-        "webhook received": await _after(house, "bench-webhook", hooked),
-        "event emitted": await _after(house, "bench-event", told),
-        "schedule due": await _late(house, began),
-        "absence complete": await _after(house, "bench-absence", silent),
-    }
-    return [_row(kind, took, floor) for kind, took in kinds.items()]
-
-
-def _row(kind: str, took: Sequence[float], floor: float) -> dict[str, Any]:
-    half, most = _share(took, 0.5), _share(took, 0.95)
-    return {
-        "measure": f"{kind}: seconds to its first task, p50, p95 of {len(took)}",
-        "value": f"{half:.2f}, {most:.2f}",
-        "floor": f"{floor:.2f} s: a run asked for by API",
-        "ratio": f"{half / floor:.1f}",
-        "aim": "p95 ≤ 3 s",
-    }
-
-
-async def _bare_runs(house: House) -> float:
-    """Return the median seconds from asking Prefect for a run by its API to its first task."""
-    post_id = await house.post("bare", _ACCOUNT, at=datetime.now(UTC) + timedelta(days=30))
-    took = []
-    for _ in range(5):
-        asked = time()
-        given = {"post": {"post_id": post_id}}
-        run_id = await asyncio.to_thread(runs.start, house.settings, "prepare", given)
-        took.append(await _begun(house, run_id) - asked)
-    return _share(took, 0.5)
-
-
-async def _webhooks(house: House, secret: str) -> list[float]:
-    rng, causes = Random(_SEED), []
-    for number in range(ROUNDS):
-        await asyncio.sleep(rng.uniform(4, 10))
-        body = b'{"bench": %d}' % number
-        headers = signed(f"single {number}".replace(" ", "-"), body, secret, datetime.now(UTC))
-        causes.append(time())
-        url = f"{house.settings.gateway_url}/hooks/bench"
-        (await house.http.post(url, content=body, headers=headers)).raise_for_status()
-    return causes
-
-
-async def _events(house: House) -> list[float]:
-    rng, causes = Random(_SEED + 1), []
-    for _ in range(ROUNDS):
-        await asyncio.sleep(rng.uniform(4, 10))
-        causes.append(time())
-        await _emit(house, "post.gone")
-    return causes
-
-
-async def _silences(house: House) -> list[float]:
-    """Break the silence, then let it be: it is complete ten seconds after."""
-    causes = []
-    for _ in range(ROUNDS // 2):
-        causes.append(time() + _SILENCE)
-        await _emit(house, "post.edited")
-        await asyncio.sleep(_SILENCE + 4)
-    return causes
-
-
-async def _emit(house: House, event: str) -> None:
-    said = {
-        "event": event,
-        "occurred": datetime.now(UTC).isoformat(),
-        "resource": {"prefect.resource.id": "clickpost.delivery.dlv_bench"},
-        "id": str(uuid4()),
-    }
-    url = f"{runs.api_url(house.settings)}/events"
-    (await house.http.post(url, json=[said])).raise_for_status()
-
-
-async def _after(house: House, trigger: str, causes: Sequence[float]) -> list[float]:
-    """Return the seconds from each cause to the first task of the first run after it."""
-    await asyncio.sleep(8)
-    begins = sorted(await _starts(house, trigger))
-    took = []
-    for cause in causes:
-        later = [at for at in begins if at >= cause - 0.5]
-        if not later:
-            raise SystemExit(f"{trigger} did not start a run for one of its causes")
-        took.append(later[0] - cause)
-        if trigger != "bench-absence":
-            begins.remove(later[0])
-    return took
-
-
-async def _late(house: House, since: datetime) -> list[float]:
-    found = await _runs_of(house, "bench-schedule")
-    took = []
-    for run in found:
-        due = datetime.fromisoformat(run["expected_start_time"])
-        if run["state_type"] == "COMPLETED" and due > since:
-            took.append(await _begun(house, run["id"]) - due.timestamp())
-    return took
-
-
-async def _starts(house: House, trigger: str) -> list[float]:
-    found = await _runs_of(house, trigger)
-    return [await _begun(house, one["id"]) for one in found if one["state_type"] == "COMPLETED"]
-
-
-async def _runs_of(house: House, trigger: str) -> list[dict[str, Any]]:
-    asked = {"deployments": {"name": {"any_": [trigger]}}, "flows": {"name": {"any_": ["prepare"]}}}
-    return list(await house.prefect("/flow_runs/filter", asked))
-
-
-async def _begun(house: House, run_id: str) -> float:
-    """Return when the first task of a run began, in seconds since 1970."""
-    asked = {"flow_runs": {"id": {"any_": [run_id]}}}
-    end = monotonic() + 60
-    while monotonic() < end:
-        rows = await house.prefect("/task_runs/filter", asked)
-        moments = [one["start_time"] for one in rows if one["start_time"]]
-        if moments:
-            return datetime.fromisoformat(min(moments)).timestamp()
-        await asyncio.sleep(0.2)
-    raise SystemExit("a run has begun no task after a minute")
 
 
 # The flood
@@ -270,7 +139,7 @@ async def _flooded(
         },
         {
             "measure": "… seconds to an answer, p50, p99; refused (and sent again)",
-            "value": f"{_share(came.took, 0.5):.2f}, {_share(came.took, 0.99):.2f};"
+            "value": f"{share(came.took, 0.5):.2f}, {share(came.took, 0.99):.2f};"
             f" {sum(came.refused.values())}",
         },
         {
@@ -292,9 +161,9 @@ async def _flooded(
         {"measure": "… seconds until the last one was decided", "value": f"{waited:.1f}"},
         {
             "measure": f"{DUE} posts due meanwhile: seconds late, p50, most",
-            "value": f"{_share(late, 0.5):.2f}, {max(late):.2f}",
-            "floor": f"{_share(calm[0], 0.5):.2f}, {max(calm[0]):.2f} without a flood",
-            "ratio": f"{_share(late, 0.5) / _share(calm[0], 0.5):.1f}",
+            "value": f"{share(late, 0.5):.2f}, {max(late):.2f}",
+            "floor": f"{share(calm[0], 0.5):.2f}, {max(calm[0]):.2f} without a flood",
+            "ratio": f"{share(late, 0.5) / share(calm[0], 0.5):.1f}",
             "aim": "≤ 2 s more",
         },
     ]
@@ -318,7 +187,7 @@ async def _due_round(
     due = [first + timedelta(seconds=APART * number) for number in range(DUE)]
     _say(f"{DUE} posts due from {first:%H:%M:%S} on ({word})")
     for number, at in enumerate(due):
-        post_id = await house.post(f"{word} {number}", _ACCOUNT, at=at)
+        post_id = await house.post(f"{word} {number}", ACCOUNT, at=at)
         for delivery_id in await preparing.compose(post_id):
             await sending.ready(delivery_id)
         given = {"moment": {"at": at.isoformat()}}
@@ -367,7 +236,7 @@ async def _watched(process: psutil.Process) -> Any:
 async def _until_decided(house: House, accepted: Sequence[str]) -> list[str]:
     """Wait until each accepted call is decided; return those that are not after five minutes."""
     end = monotonic() + 300
-    while left := await house.store.undecided("bench-webhook", accepted):
+    while left := await house.store.undecided(_HOOKED, accepted):
         if monotonic() > end:
             break
         await asyncio.sleep(0.5)
@@ -379,11 +248,6 @@ async def _verdicts(house: House, accepted: Sequence[str]) -> Mapping[str, int]:
     async with house.store.engine.connect() as connection:
         answer = await connection.exec_driver_sql(query, (list(accepted),))
         return {str(row[0]): int(row[1]) for row in answer.all()}
-
-
-def _share(values: Sequence[float], part: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
 def _say(words: str) -> None:

@@ -17,7 +17,7 @@ from clickpost.store.database import AWAY, refuse_other
 from clickpost.store.restores import refuse
 from clickpost.store.tombstones import Tombstones
 from clickpost.store.vault import Vault
-from deployments import logfiles
+from deployments import folders, logfiles
 from deployments.registry import POOL
 from deployments.warm_worker import WarmWorker
 from tasks import _wiring
@@ -36,7 +36,11 @@ async def serve(pool: str, name: str, limit: int, version: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
-    beside = [asyncio.create_task(_watch(version, task)), asyncio.create_task(_kept_logs())]
+    beside = [
+        asyncio.create_task(_watch(version, task)),
+        asyncio.create_task(_kept_logs()),
+        asyncio.create_task(folders.watch(Settings().policies)),
+    ]
     try:
         await worker.start()
     except asyncio.CancelledError:
