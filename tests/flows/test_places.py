@@ -25,6 +25,7 @@ NOBODY = 2**22 + 1
         (f"not-{HERE}/unheard-of:{NOBODY}", False),
         ("what-another-kind-of-worker-writes", False),
     ],
+    ids=["gone", "us", "another's", "awake", "silent", "unheard-of", "no place"],
 )
 def test_a_place_is_dead_where_its_process_is_gone_or_gives_no_sign(place: str, dead: bool) -> None:
     workers = {"awake": "ONLINE", "silent": "OFFLINE", "warm": "ONLINE"}
