@@ -184,8 +184,9 @@ def test_a_threads_parts_fit_and_together_say_everything(text: str, by: TextRule
         return
     assert all(within(part, by) and part for part in parts)
     assert squeezed("".join(parts)) == squeezed(text)
-    said = [one for part in parts for one in kinds(part)]
-    assert [one for one in said if one in kinds(text)] == kinds(text)
+    # All of them, in their order. A cut may free a bare address that a mention clung to.
+    said = iter([one for part in parts for one in kinds(part)])
+    assert all(one in said for one in kinds(text))
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))

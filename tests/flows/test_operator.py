@@ -20,6 +20,7 @@ from cli.posts import _taken
 from clickpost.delivery import State
 from clickpost.draft import MediaItem, PostFile
 from clickpost.errors import InvalidInput, Unavailable
+from clickpost.people import ENGINE
 from clickpost.settings import Settings
 from sandbox import misbehaviour
 from tasks import connecting
@@ -99,14 +100,14 @@ async def test_a_reconnect_says_what_it_released_and_sends_it_at_once(house: Hou
     text = uuid.uuid4().hex
     post_id = await _held(house, text)
     house.http.delete(f"{house.sandbox}/control/misbehave")
-    _, released = await connections._connect(house.settings, _wish(house, "mastodon"))
+    _, released = await connections._connect(house.settings, _wish(house, "mastodon"), ENGINE)
     assert post_id in released.started
     assert "held deliver" in released.said()
     assert "a run was started for" in released.said()
     line = (await house.settled(post_id, within=20))["mastodon/studio"]
     assert line.state is State.LIVE
     assert len(house.there(text)) == 2
-    _, again = await connections._connect(house.settings, _wish(house, "mastodon"))
+    _, again = await connections._connect(house.settings, _wish(house, "mastodon"), ENGINE)
     assert again.deliveries == 0
 
 

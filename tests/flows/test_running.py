@@ -85,7 +85,7 @@ async def test_prefect_agrees_with_queues_and_limits_and_a_pause_is_kept(folder:
 
     swapped = SHIPPED.replace("priority: 4", "priority: 0").replace("priority: 5", "priority: 4")
     text = swapped.replace("priority: 0", "priority: 5").replace("calls: 20", "calls: 10")
-    folder.write(text.replace("at_once: 1", "at_once: 3"))
+    folder.write(text.replace("at_once: 2", "at_once: 3"))
     assert await folder.apply() == [
         ("change", "queue", "clickpost/preparing"),
         ("change", "queue", "clickpost/house"),

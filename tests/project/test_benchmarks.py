@@ -28,6 +28,7 @@ async def measured():
     print("up", flush=True)
     await asyncio.sleep(60)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background ignores it.
 _house.Stack = Stack
 with _house.settings() as given, _house.stack(given):
     asyncio.run(measured())
